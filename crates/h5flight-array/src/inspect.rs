@@ -1,0 +1,308 @@
+//! The language between the server and the worker process, and what an inspection finds.
+//!
+//! The server starts `h5flight worker` with the file as descriptor [`FILE_FD`] and one [`Request`] (JSON) on its
+//! standard input, then reads [`Frame`]s from its standard output until [`Message::Done`] or [`Message::Failed`].
+//! The worker is not trusted: a file may have taken it over. Every frame is bounded, every number checked.
+//!
+//! A frame is: bytes of the JSON message (u32, little-endian), bytes of the data (u32), the message, the data.
+
+use std::io::{Read, Write};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::error::{Error, Reason, Result};
+use crate::index::ChunkRun;
+use crate::meta::ArrayMeta;
+
+/// The descriptor on which the worker finds the file, opened read-only by the server.
+pub const FILE_FD: i32 = 3;
+/// The largest JSON message of a frame. One object with its attributes must fit; the worker cuts attributes to this.
+pub const MESSAGE_BYTES_MAX: u32 = 16 << 20;
+/// The largest data of a frame: one decoded block.
+pub const DATA_BYTES_MAX: u32 = 256 << 20;
+/// Arrays of up to this many decoded bytes that would need a worker to read are delivered inline by the inspection.
+pub const INLINE_BYTES_MAX: u64 = 64 << 10;
+
+/// Bounds of one inspection. Exceeding one is `file_too_complex`, naming it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct InspectLimits {
+    /// Groups, datasets and named types together.
+    pub objects_max: u64,
+    /// Links of all groups together.
+    pub links_max: u64,
+    /// Groups inside groups.
+    pub depth_max: u32,
+    /// Bytes of one link name.
+    pub name_bytes_max: u32,
+    /// Attributes of one object.
+    pub attributes_max: u32,
+    /// Bytes of one attribute's value; larger ones are listed without their value.
+    pub attribute_bytes_max: u64,
+    /// Chunks of all arrays together.
+    pub chunks_max: u64,
+}
+
+impl Default for InspectLimits {
+    fn default() -> Self {
+        Self {
+            objects_max: 1_000_000,
+            links_max: 2_000_000,
+            depth_max: 1_000,
+            name_bytes_max: 4_096,
+            attributes_max: 10_000,
+            attribute_bytes_max: 64 << 10,
+            chunks_max: 50_000_000,
+        }
+    }
+}
+
+/// What the worker is asked to do with the file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// Report everything: objects, links, arrays, chunk runs, small data.
+    Inspect {
+        /// Bounds.
+        limits: InspectLimits,
+        /// Whether small data that needs a worker is read now. The server asks again without, should the first
+        /// attempt kill the worker.
+        inline: bool,
+        /// Size of the file, in bytes, as the server saw it.
+        file_bytes: u64,
+        /// Address-space limit of the process, in bytes.
+        memory_bytes_max: u64,
+    },
+    /// Read hyperslabs of one dataset, each as one decoded block.
+    Read {
+        /// HDF5 path as reported by the inspection.
+        path: String,
+        /// Element type, as reported by the inspection: the worker checks that it still is.
+        meta: Box<ArrayMeta>,
+        /// Origin and shape of each block; inside the array.
+        blocks: Vec<Hyperslab>,
+        /// Address-space limit of the process, in bytes.
+        memory_bytes_max: u64,
+    },
+}
+
+/// A box of elements.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hyperslab {
+    /// First index by axis; empty for a scalar.
+    pub origin: Vec<u64>,
+    /// Elements by axis.
+    pub shape: Vec<u64>,
+}
+
+/// What the worker says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "snake_case")]
+pub enum Message {
+    /// About the file as a whole; the first message of an inspection.
+    File(FileFacts),
+    /// One object. Its chunk runs and inline data follow at once.
+    Object(Box<Object>),
+    /// Chunk run of the last object's array; the data is [`ChunkRun::packed`].
+    Run {
+        /// See [`ChunkRun`].
+        first_number: u64,
+        /// See [`ChunkRun`].
+        last_number: u64,
+        /// See [`ChunkRun`].
+        pointers: u32,
+    },
+    /// The last object's whole array as one decoded block (the frame's data).
+    Inline,
+    /// A link that is not the canonical name of an object.
+    Link(Link),
+    /// The data is the block asked for at this position of [`Request::Read`], decoded.
+    Block {
+        /// Position in the request.
+        at: u32,
+    },
+    /// Nothing more comes.
+    Done,
+    /// The request failed as a whole.
+    Failed {
+        /// Stable reason.
+        reason: Reason,
+        /// For people.
+        message: String,
+    },
+}
+
+/// About the file as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileFacts {
+    /// Superblock version.
+    pub superblock: u32,
+    /// Bytes before the HDF5 data; already added to every offset that is reported.
+    pub user_block_bytes: u64,
+    /// Version of the libhdf5 that looked, "2.2.0".
+    pub library: String,
+    /// What names the recording, where the file is NWB.
+    pub nwb: Option<NwbFacts>,
+}
+
+/// Names that an NWB file gives itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NwbFacts {
+    /// Root attribute `nwb_version`, or the dataset of that name in old files.
+    pub version: String,
+    /// `/identifier`.
+    pub identifier: Option<String>,
+    /// `/general/session_id`.
+    pub session_id: Option<String>,
+    /// `/general/subject/subject_id`.
+    pub subject_id: Option<String>,
+    /// `/session_start_time`, as written.
+    pub session_start_time: Option<String>,
+    /// `/general/subject/species`.
+    pub species: Option<String>,
+}
+
+/// What kind of object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ObjectKind {
+    /// A group.
+    Group,
+    /// A dataset.
+    Dataset,
+    /// A named datatype.
+    NamedType,
+}
+
+/// One object at its canonical path: the first one at which a depth-first walk in byte order of names meets it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Object {
+    /// Absolute path, `/` for the root. Bytes of a name that are not UTF-8, NUL, other control characters, `%` itself
+    /// are percent-escaped, so that every name can be shown and asked for.
+    pub path: String,
+    /// What it is.
+    pub kind: ObjectKind,
+    /// Attribute values as JSON, by name: numbers; non-finite ones as "NaN", "Infinity", "-Infinity"; strings; arrays as
+    /// nested lists; compounds as objects; references as {"ref": path or null}; bytes as {"b64": ...}; what was too
+    /// large as {"omitted": bytes}; what could not be read as {"error": message}.
+    pub attributes: serde_json::Map<String, Value>,
+    /// The array, for datasets.
+    pub array: Option<ArrayMeta>,
+    /// Why the dataset cannot be read although it is listed (type or space could not be understood).
+    pub problem: Option<(Reason, String)>,
+    /// Address of the object header: the same object under two names has the same.
+    pub address: u64,
+}
+
+/// What kind of link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LinkKind {
+    /// Another name of an object.
+    Hard,
+    /// A path within the file.
+    Soft,
+    /// Into another file: never followed.
+    External,
+    /// User-defined: never followed.
+    User,
+}
+
+/// A name that is not the canonical one of an object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// Absolute path of the link, escaped like [`Object::path`].
+    pub path: String,
+    /// What kind.
+    pub kind: LinkKind,
+    /// Canonical path of the object (hard), absolute path (soft, dangling or not), or `file:path` (external).
+    pub target: String,
+}
+
+/// One message with its data.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Frame {
+    /// What it says.
+    pub message: Message,
+    /// Raw bytes that belong to it.
+    pub data: Bytes,
+}
+
+impl Frame {
+    /// A message without data.
+    pub fn plain(message: Message) -> Self {
+        Self { message, data: Bytes::new() }
+    }
+
+    /// The packed run as a frame.
+    pub fn run(run: &ChunkRun) -> Self {
+        let ChunkRun { first_number, last_number, pointers, ref packed } = *run;
+        Self { message: Message::Run { first_number, last_number, pointers }, data: Bytes::from(packed.clone()) }
+    }
+
+    /// Writes the frame.
+    ///
+    /// # Errors
+    /// Those of the writer, and `InvalidInput` for a frame over the limits.
+    pub fn write_to(&self, out: &mut impl Write) -> std::io::Result<()> {
+        let message = serde_json::to_vec(&self.message)?;
+        if message.len() > MESSAGE_BYTES_MAX as usize || self.data.len() > DATA_BYTES_MAX as usize {
+            return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "frame over the limits"));
+        }
+        out.write_all(&(message.len() as u32).to_le_bytes())?;
+        out.write_all(&(self.data.len() as u32).to_le_bytes())?;
+        out.write_all(&message)?;
+        out.write_all(&self.data)
+    }
+
+    /// Reads a frame; `None` at the end of the stream.
+    ///
+    /// # Errors
+    /// `malformed_file`: whatever goes wrong here, the worker did not end as it should have.
+    pub fn read_from(input: &mut impl Read) -> Result<Option<Self>> {
+        let broken = |what: &str| Error::new(Reason::MalformedFile, format!("the worker's answer {what}"));
+        let mut head = [0u8; 8];
+        match input.read(&mut head[..1]) {
+            Ok(0) => return Ok(None),
+            Ok(_) => {}
+            Err(error) => return Err(broken("cannot be read").with_source(error)),
+        }
+        let mut fill = |buffer: &mut [u8]| {
+            input.read_exact(buffer).map_err(|error| broken("ends within a frame").with_source(error))
+        };
+        fill(&mut head[1..])?;
+        let [m0, m1, m2, m3, d0, d1, d2, d3] = head;
+        let (message_bytes, data_bytes) = (u32::from_le_bytes([m0, m1, m2, m3]), u32::from_le_bytes([d0, d1, d2, d3]));
+        if message_bytes > MESSAGE_BYTES_MAX || data_bytes > DATA_BYTES_MAX {
+            return Err(broken("has a frame over the limits"));
+        }
+        let mut message = vec![0; message_bytes as usize];
+        fill(&mut message)?;
+        let mut data = vec![0; data_bytes as usize];
+        fill(&mut data)?;
+        let message =
+            serde_json::from_slice(&message).map_err(|error| broken("is not understood").with_source(error))?;
+        Ok(Some(Self { message, data: data.into() }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_is_read_as_it_was_written_and_cut_ones_are_errors() {
+        let frame = Frame { message: Message::Block { at: 7 }, data: Bytes::from_static(b"abc") };
+        let mut wire = Vec::new();
+        frame.write_to(&mut wire).unwrap();
+        assert_eq!(Frame::read_from(&mut wire.as_slice()).unwrap(), Some(frame));
+        assert_eq!(Frame::read_from(&mut [].as_slice()).unwrap(), None);
+        for cut in 1..wire.len() {
+            assert_eq!(Frame::read_from(&mut &wire[..cut]).unwrap_err().reason, Reason::MalformedFile);
+        }
+        wire[0..4].copy_from_slice(&u32::MAX.to_le_bytes());
+        assert_eq!(Frame::read_from(&mut wire.as_slice()).unwrap_err().reason, Reason::MalformedFile);
+    }
+}

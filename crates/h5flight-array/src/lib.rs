@@ -1,0 +1,24 @@
+//! A slice of an HDF5 dataset becomes an Arrow batch.
+//!
+//! What lives here: what an array is ([`meta`]), which part is asked for ([`selection`]), where its bytes are
+//! ([`index`]), which of them a selection touches ([`plan`]), reading ([`file`]) and decoding ([`codec`]) them, and
+//! placing the values into Arrow buffers ([`batch`]). [`inspect`] is the language spoken with the worker process.
+//!
+//! What never lives here: tokio, SQL, gRPC, libhdf5. Everything is synchronous, and everything but [`file`] is pure.
+//!
+//! ```text
+//! Selection::parse -> resolve(shape) -> Plan::new(version, selection, options)
+//!     -> for each batch: blocks -> file::read -> codec::decode -> Plan::assemble -> RecordBatch
+//! ```
+
+pub mod batch;
+pub mod codec;
+pub mod error;
+pub mod file;
+pub mod index;
+pub mod inspect;
+pub mod meta;
+pub mod plan;
+pub mod selection;
+
+pub use error::{Error, Reason, Result};

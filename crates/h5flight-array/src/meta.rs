@@ -1,0 +1,310 @@
+//! What an array is: shape, element type, storage, filters, fill value. Facts of the file, as the worker found them.
+//!
+//! Nothing here is trusted: [`ArrayMeta::check`] is called on whatever comes from the worker or a SQL row before a
+//! number of it is used.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Reason, Result};
+
+/// The largest rank HDF5 knows (H5S_MAX_RANK).
+pub const RANK_MAX: usize = 32;
+/// How deep element types may nest. Deeper ones are `unsupported_type`.
+pub const TYPE_DEPTH_MAX: usize = 32;
+/// How many members a compound may have.
+pub const MEMBERS_MAX: usize = 4096;
+
+/// Order of the bytes of a number in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ByteOrder {
+    /// Least significant byte first; also used where order means nothing (one byte).
+    Little,
+    /// Most significant byte first.
+    Big,
+}
+
+/// How a string ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StringPadding {
+    /// Ends at the first NUL.
+    NullTerminated,
+    /// Trailing NULs are not part of it; inner ones are.
+    NullPadded,
+    /// Trailing blanks are not part of it.
+    SpacePadded,
+}
+
+/// Whether every value of a string was seen to be UTF-8 when the file was indexed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Text {
+    /// Delivered as Utf8. A later surprise is `not_utf8`, never an unchecked conversion.
+    Utf8,
+    /// Some value is not UTF-8: delivered as Binary.
+    Binary,
+}
+
+/// One member of a compound.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Member {
+    /// Its name.
+    pub name: String,
+    /// Where it starts within the stored element, in bytes.
+    pub offset: u32,
+    /// What it is.
+    pub element: ElementType,
+}
+
+/// The type of one element.
+///
+/// A type is *fixed* when every element takes [`ElementType::fixed_bytes`] bytes in a decoded block, in the file's own
+/// form (byte order, padding). Otherwise its elements are in the *packed* form that [`crate::batch`] describes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum ElementType {
+    /// 1, 2, 4 or 8 bytes, two's complement, all bits used.
+    Integer { bytes: u32, signed: bool, order: ByteOrder },
+    /// IEEE 754 of 2, 4 or 8 bytes.
+    Float { bytes: u32, order: ByteOrder },
+    /// The enum {FALSE = 0, TRUE = 1} over one byte, as h5py and PyTables write it.
+    Bool,
+    /// Named integers. Several names may share a value: the first one wins.
+    Enum { base: Box<ElementType>, members: Vec<(String, i64)> },
+    /// A string in a field of `bytes` bytes.
+    FixedString { bytes: u32, padding: StringPadding, text: Text },
+    /// A string of its own length, in the file's global heap.
+    VarString { text: Text },
+    /// A sequence of its own length.
+    VarLen { item: Box<ElementType> },
+    /// Named members at fixed offsets; `bytes` includes padding.
+    Compound { bytes: u32, members: Vec<Member> },
+    /// A small array as one element, C order.
+    Array { dims: Vec<u32>, item: Box<ElementType> },
+    /// Real and imaginary part, one after the other (compound {r, i} or native).
+    Complex { part: Box<ElementType> },
+    /// Bytes without meaning to HDF5.
+    Opaque { bytes: u32, tag: String },
+    /// Bits without meaning to HDF5, in the file's byte order.
+    Bitfield { bytes: u32, order: ByteOrder },
+    /// A reference to an object (its path is delivered) or to a region of a dataset (the dataset's path is delivered).
+    Reference { region: bool },
+    /// Something for which there is no Arrow form: listed, not read.
+    Unsupported { why: String },
+}
+
+impl ElementType {
+    /// Bytes of one element in a decoded block, or `None` where elements have no fixed size.
+    pub fn fixed_bytes(&self) -> Option<u64> {
+        match self {
+            Self::Integer { bytes, .. }
+            | Self::Float { bytes, .. }
+            | Self::FixedString { bytes, .. }
+            | Self::Opaque { bytes, .. }
+            | Self::Bitfield { bytes, .. } => Some(u64::from(*bytes)),
+            Self::Bool => Some(1),
+            Self::Enum { base, .. } => base.fixed_bytes(),
+            Self::Complex { part } => part.fixed_bytes()?.checked_mul(2),
+            Self::Compound { bytes, members } => {
+                members.iter().all(|m| m.element.fixed_bytes().is_some()).then_some(u64::from(*bytes))
+            }
+            Self::Array { dims, item } => {
+                dims.iter().try_fold(item.fixed_bytes()?, |product, dim| product.checked_mul(u64::from(*dim)))
+            }
+            Self::VarString { .. } | Self::VarLen { .. } | Self::Reference { .. } | Self::Unsupported { .. } => None,
+        }
+    }
+
+    /// Why this type cannot be delivered, where it cannot.
+    pub fn unsupported(&self) -> Option<&str> {
+        match self {
+            Self::Unsupported { why } => Some(why),
+            Self::Enum { base, .. } => base.unsupported(),
+            Self::Complex { part } => part.unsupported(),
+            Self::VarLen { item } | Self::Array { item, .. } => item.unsupported(),
+            Self::Compound { members, .. } => members.iter().find_map(|m| m.element.unsupported()),
+            _ => None,
+        }
+    }
+
+    /// Bounds that hold for every type that is used: sizes, depth, members inside their compound.
+    ///
+    /// # Errors
+    /// `malformed_file` or `unsupported_type`, naming the part.
+    pub fn check(&self) -> Result<()> {
+        self.check_at(0)
+    }
+
+    fn check_at(&self, depth: usize) -> Result<()> {
+        let malformed = |what: String| Err(Error::new(Reason::MalformedFile, what));
+        if depth > TYPE_DEPTH_MAX {
+            return Err(Error::new(
+                Reason::UnsupportedType,
+                format!("element type nests deeper than {TYPE_DEPTH_MAX} levels"),
+            ));
+        }
+        match self {
+            Self::Integer { bytes: 1 | 2 | 4 | 8, .. } | Self::Float { bytes: 2 | 4 | 8, .. } => Ok(()),
+            Self::Integer { bytes, .. } => malformed(format!("integer of {bytes} bytes")),
+            Self::Float { bytes, .. } => malformed(format!("float of {bytes} bytes")),
+            Self::FixedString { bytes: 0, .. } | Self::Opaque { bytes: 0, .. } | Self::Bitfield { bytes: 0, .. } => {
+                malformed("element type of 0 bytes".into())
+            }
+            Self::Enum { base, .. } => match **base {
+                Self::Integer { .. } => base.check_at(depth + 1),
+                _ => malformed("enum over something else than an integer".into()),
+            },
+            Self::Complex { part } => match **part {
+                Self::Float { .. } => part.check_at(depth + 1),
+                _ => malformed("complex over something else than a float".into()),
+            },
+            Self::VarLen { item } => item.check_at(depth + 1),
+            Self::Array { dims, item } => {
+                if dims.is_empty() || dims.len() > RANK_MAX || dims.contains(&0) {
+                    return malformed(format!("array type of shape {dims:?}"));
+                }
+                if item.fixed_bytes().is_some() && self.fixed_bytes().is_none_or(|bytes| bytes > u64::from(u32::MAX)) {
+                    return malformed(format!("array type of shape {dims:?} is larger than 4 GiB"));
+                }
+                item.check_at(depth + 1)
+            }
+            Self::Compound { bytes, members } => {
+                if members.is_empty() || members.len() > MEMBERS_MAX {
+                    return Err(Error::new(
+                        Reason::UnsupportedType,
+                        format!("compound of {} members, allowed are 1 to {MEMBERS_MAX}", members.len()),
+                    ));
+                }
+                for member in members {
+                    member.element.check_at(depth + 1)?;
+                    if let Some(size) = member.element.fixed_bytes()
+                        && u64::from(member.offset) + size > u64::from(*bytes)
+                    {
+                        let (name, end) = (&member.name, u64::from(member.offset) + size);
+                        return malformed(format!("compound member {name:?} ends at {end} of {bytes} bytes"));
+                    }
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A stage of the filter pipeline.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Filter {
+    /// The registered number: 1 deflate, 2 shuffle, 3 fletcher32, 32000 LZF, ...
+    pub id: u32,
+    /// The name the file gives it, may be empty.
+    pub name: String,
+    /// Client data values.
+    pub params: Vec<u32>,
+}
+
+/// Where an array's bytes lie.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Storage {
+    /// In the object header; always delivered inline by the inspection.
+    Compact,
+    /// One run of bytes at a file address (user block included); `None` when nothing was ever written.
+    Contiguous { offset: Option<u64> },
+    /// In chunks of this shape, found by the chunk index.
+    Chunked { chunk_shape: Vec<u64> },
+    /// Composed of other datasets: refused (`virtual_source_refused`).
+    Virtual,
+    /// In other files: refused (`external_storage_refused`).
+    External,
+}
+
+/// The dataspace.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Space {
+    /// No value at all.
+    Null,
+    /// Elements on a grid; the empty shape is a scalar.
+    Simple { shape: Vec<u64> },
+}
+
+/// All that planning needs to know of one HDF5 dataset object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArrayMeta {
+    /// Its extent.
+    pub space: Space,
+    /// Largest extent by axis, `None` = unlimited; empty for scalars.
+    pub max_shape: Vec<Option<u64>>,
+    /// Its element type, as delivered in decoded blocks.
+    pub element: ElementType,
+    /// True where `element` is not the file's own form: libhdf5 must convert (odd precisions, long doubles, ...),
+    /// so blocks always come from the worker.
+    pub converted: bool,
+    /// The element type in words, where `element` does not tell (for example "float128"); else empty.
+    pub type_note: String,
+    /// Where the bytes lie.
+    pub storage: Storage,
+    /// Filters in the order in which they were applied when writing.
+    pub filters: Vec<Filter>,
+    /// One element in the form of a decoded block; `None` is zero bytes (fixed) or an empty value (packed).
+    pub fill: Option<Vec<u8>>,
+}
+
+impl ArrayMeta {
+    /// The shape; empty for scalars and for the null dataspace.
+    pub fn shape(&self) -> &[u64] {
+        match &self.space {
+            Space::Null => &[],
+            Space::Simple { shape } => shape,
+        }
+    }
+
+    /// Number of elements; 0 for the null dataspace.
+    ///
+    /// # Errors
+    /// `malformed_file` where the product passes 64 bits.
+    pub fn elements(&self) -> Result<u64> {
+        match &self.space {
+            Space::Null => Ok(0),
+            Space::Simple { shape } => product(shape).ok_or_else(|| {
+                Error::new(Reason::MalformedFile, format!("array of shape {shape:?} has more than 2^64 elements"))
+            }),
+        }
+    }
+
+    /// Checks everything that later code relies on without looking: rank, type, chunk shape, fill size.
+    ///
+    /// # Errors
+    /// `malformed_file`, `unsupported_type` or `unsupported_layout`.
+    pub fn check(&self) -> Result<()> {
+        let malformed = |what: String| Err(Error::new(Reason::MalformedFile, what));
+        let shape = self.shape();
+        if shape.len() > RANK_MAX {
+            return malformed(format!("array of rank {}, the most is {RANK_MAX}", shape.len()));
+        }
+        self.element.check()?;
+        if let Storage::Chunked { chunk_shape } = &self.storage {
+            if chunk_shape.len() != shape.len() || chunk_shape.is_empty() {
+                return malformed(format!("chunk shape {chunk_shape:?} for an array of shape {shape:?}"));
+            }
+            if chunk_shape.contains(&0) || product(chunk_shape).is_none() {
+                return malformed(format!("chunk shape {chunk_shape:?}"));
+            }
+        }
+        if let (Some(fill), Some(bytes)) = (&self.fill, self.element.fixed_bytes())
+            && fill.len() as u64 != bytes
+        {
+            return malformed(format!("fill value of {} bytes for elements of {bytes} bytes", fill.len()));
+        }
+        Ok(())
+    }
+}
+
+/// The product of a shape's sizes, `None` where it passes 64 bits. The product of the empty shape is 1.
+pub fn product(shape: &[u64]) -> Option<u64> {
+    if shape.contains(&0) {
+        return Some(0);
+    }
+    shape.iter().try_fold(1u64, |product, size| product.checked_mul(*size))
+}

@@ -1,0 +1,130 @@
+//! What can be set. The command line, the environment and the TOML file all fill this one struct; the docs of its fields
+//! are the operator's manual.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use h5flight_array::inspect::InspectLimits;
+
+/// A folder below which files may be registered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Root {
+    /// Its name: the only thing of it that clients see.
+    pub name: String,
+    /// Where it is on this machine.
+    pub path: PathBuf,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Certificate and key, PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Certificate chain.
+    pub certificate: PathBuf,
+    /// Private key.
+    pub key: PathBuf,
+}
+
+/// All settings of a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Address of gRPC and Arrow Flight.
+    pub listen: SocketAddr,
+    /// Address of /healthz, /readyz and /metrics.
+    pub http_listen: SocketAddr,
+    /// Unix socket on which gRPC and Flight are served as well.
+    pub unix_socket: Option<PathBuf>,
+    /// Folder for uploads and, by default, the SQLite catalogue.
+    pub data_dir: PathBuf,
+    /// Folders below which files may be registered.
+    pub roots: Vec<Root>,
+    /// `sqlite://PATH` or `postgres://USER:PASSWORD@HOST/DATABASE`; default: SQLite in the data folder.
+    pub database_url: Option<String>,
+    /// `redis://HOST:PORT`, `rediss://...` or `redis+unix://PATH`; none: memory cache only.
+    pub redis_url: Option<String>,
+    /// How long a block stays in Redis, in seconds.
+    pub redis_ttl_s: u64,
+    /// Memory for cached blocks and reads under way, in bytes: three quarters cache, one quarter reads.
+    pub memory_bytes: u64,
+    /// Threads that read files and decode; 0 is one per processor.
+    pub decode_threads: usize,
+    /// Worker processes at the same time.
+    pub workers_max: usize,
+    /// Address space of one worker process, in bytes.
+    pub worker_memory_bytes: u64,
+    /// How long a worker may inspect one file, in milliseconds.
+    pub inspect_timeout_ms: u64,
+    /// How long a worker may take for one read, in milliseconds.
+    pub worker_read_timeout_ms: u64,
+    /// Bounds of an inspection.
+    pub inspect_limits: InspectLimits,
+    /// Largest declared chunk that is decoded, in bytes.
+    pub chunk_bytes_max: u64,
+    /// Largest result of one request, in decoded bytes; 0 is no bound.
+    pub result_bytes_max: u64,
+    /// Largest upload, in bytes.
+    pub upload_bytes_max: u64,
+    /// How long a read waits for memory before it is `busy`, in milliseconds.
+    pub admission_timeout_ms: u64,
+    /// How long a stream may stand still because its client does not read, in milliseconds.
+    pub stall_timeout_ms: u64,
+    /// How long a stopping server waits for running streams, in milliseconds.
+    pub drain_timeout_ms: u64,
+    /// How long a ticket made by GetFlightInfo is valid, in seconds.
+    pub ticket_ttl_s: u64,
+    /// Serve without tokens on other addresses than loopback.
+    pub insecure_anonymous: bool,
+    /// TLS.
+    pub tls: Option<TlsFiles>,
+    /// Form of the log.
+    pub log_format: LogFormat,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8815)),
+            http_listen: SocketAddr::from(([127, 0, 0, 1], 8816)),
+            unix_socket: None,
+            data_dir: "h5flight-data".into(),
+            roots: Vec::new(),
+            database_url: None,
+            redis_url: None,
+            redis_ttl_s: 3_600,
+            memory_bytes: 1 << 30,
+            decode_threads: 0,
+            workers_max: 2,
+            worker_memory_bytes: 4 << 30,
+            inspect_timeout_ms: 10_000,
+            worker_read_timeout_ms: 30_000,
+            inspect_limits: InspectLimits::default(),
+            chunk_bytes_max: 64 << 20,
+            result_bytes_max: 0,
+            upload_bytes_max: 1 << 40,
+            admission_timeout_ms: 10_000,
+            stall_timeout_ms: 60_000,
+            drain_timeout_ms: 30_000,
+            ticket_ttl_s: 3_600,
+            insecure_anonymous: false,
+            tls: None,
+            log_format: LogFormat::Human,
+        }
+    }
+}
+
+impl Config {
+    /// URL of the catalogue.
+    pub fn catalog_url(&self) -> String {
+        let sqlite = || format!("sqlite://{}", self.data_dir.join("catalog.sqlite").display());
+        self.database_url.clone().unwrap_or_else(sqlite)
+    }
+}
