@@ -1,0 +1,301 @@
+"""`connect` and `Client`: animals, their experiments, and the datasets in these."""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from .connection import DEFAULT_URL, Connection
+from .dataset import Dataset, _attribute
+from .errors import H5FlightError, NotFoundError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Entry = TypeVar("Entry")
+
+
+def connect(
+    url: str | None = None,
+    token: str | None = None,
+    *,
+    timeout_s: float | None = None,
+    tls_root_certs: bytes | None = None,
+) -> Client:
+    """Connect to a server, and see that it answers.
+
+    Parameters
+    ----------
+    url : str, optional
+        ``grpc://HOST:PORT``, ``grpc+tls://HOST:PORT`` or ``grpc+unix:///PATH``. Else ``$H5FLIGHT_URL``, else
+        ``grpc://127.0.0.1:8815``.
+    token : str, optional
+        Bearer token. Else ``$H5FLIGHT_TOKEN``, else none.
+    timeout_s : float, optional
+        Seconds that a call may take, a whole read included; without it there is no limit.
+    tls_root_certs : bytes, optional
+        PEM of the certificate authorities to trust in place of the system's.
+
+    Raises
+    ------
+    ServerUnavailableError
+        When nothing answers.
+    PermissionDeniedError
+        When the token is not accepted.
+
+    Examples
+    --------
+    >>> import h5flight
+    >>> with h5flight.connect("grpc://127.0.0.1:8815") as client:  # doctest: +SKIP
+    ...     client["m01"]["day1"]["traces"][0:100]
+    """
+    client = Client(url, token, timeout_s=timeout_s, tls_root_certs=tls_root_certs)
+    try:
+        client.server_info()
+    except BaseException:
+        client.close()
+        raise
+    return client
+
+
+class _Named(Mapping[str, Entry], Generic[Entry]):
+    """A level of names. An entry costs nothing to make: whether it exists, the server tells when it is used."""
+
+    @abstractmethod
+    def _entries(self) -> Iterator[Entry]: ...
+
+    @abstractmethod
+    def _name_of(self, entry: Entry) -> str: ...
+
+    def __iter__(self) -> Iterator[str]:
+        return map(self._name_of, self._entries())
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self._entries())
+
+    def __bool__(self) -> bool:
+        # Without this `if client:` would count all animals.
+        return True
+
+    def __contains__(self, name: object) -> bool:
+        return any(name == other for other in self)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The entry of this name, else `default`. Asks the server."""
+        return self[name] if name in self else default  # noqa: SIM401, this is what get() is
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self)
+
+    # Two levels are the same when they are the same object: comparing their entries would read all of both.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+
+class Client(_Named["Animal"]):
+    """A server: a mapping of its animals.
+
+    Threads may share a client. It can be pickled and then connects anew where it is unpickled. In a forked process it
+    makes its own connection; gRPC itself prefers processes that are spawned.
+
+    Parameters
+    ----------
+    url, token, timeout_s, tls_root_certs
+        See `connect`, which also sees that the server answers.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        token: str | None = None,
+        *,
+        timeout_s: float | None = None,
+        tls_root_certs: bytes | None = None,
+    ) -> None:
+        url = url or os.environ.get("H5FLIGHT_URL") or DEFAULT_URL
+        token = token if token is not None else os.environ.get("H5FLIGHT_TOKEN", "")
+        self._connection = Connection(url, token, timeout_s=timeout_s, tls_root_certs=tls_root_certs)
+
+    @property
+    def url(self) -> str:
+        """Where the server is."""
+        return self._connection.url
+
+    def close(self) -> None:
+        """Close the connection; the client cannot be used any more."""
+        self._connection.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<h5flight client of {self.url}>"
+
+    def _entries(self) -> Iterator[Animal]:
+        for facts in self._connection.pages("list-animals", "animals"):
+            yield Animal(self, facts["animal"], facts)
+
+    def _name_of(self, entry: Animal) -> str:
+        return entry.name
+
+    def __getitem__(self, animal: str) -> Animal:
+        return Animal(self, animal)
+
+    def animals(self) -> list[Animal]:
+        """All animals, by name."""
+        return list(self._entries())
+
+    def experiments(self, animal: str) -> list[Experiment]:
+        """All experiments of an animal, by name."""
+        return self[animal].experiments()
+
+    def datasets(self, animal: str, experiment: str) -> list[Dataset]:
+        """All datasets of an experiment, by name."""
+        return self[animal][experiment].datasets()
+
+    def search(self, words: str) -> list[Dataset]:
+        """Find datasets whose names, experiment or attributes contain all words.
+
+        Parameters
+        ----------
+        words : str
+            Words, in any order; upper and lower case are the same.
+        """
+        return [_dataset(self, facts) for facts in self._connection.pages("search", "datasets", query=words)]
+
+    def get_data(
+        self, animal: str, experiment: str, dataset: str, selection: Any = None, *, version: int | None = None
+    ) -> pd.DataFrame:
+        """Read into a frame, see `h5flight.get_data`."""
+        return Dataset(self, animal, experiment, dataset, version=version).to_pandas(selection)
+
+    def register(
+        self, path: str | os.PathLike[str], *, animal: str = "", experiment: str = "", replace: bool = False
+    ) -> list[dict[str, Any]]:
+        """Index a file, or every HDF5 file of a folder, where it lies.
+
+        Parameters
+        ----------
+        path : str or path
+            Absolute path on the server, below one of its roots, or ``root:relative/path``.
+        animal, experiment : str
+            Names to give; without them the file decides.
+        replace : bool
+            Whether datasets that are served from another file are replaced.
+
+        Returns
+        -------
+        list of dict
+            One report per file: ``path``, ``publication`` (None when it was refused), ``reason``, ``message``,
+            ``millis``.
+        """
+        body = {"path": os.fspath(path), "animal": animal, "experiment": experiment, "replace": replace}
+        return self._connection.act("register", **body)
+
+    def server_info(self) -> dict[str, Any]:
+        """What the server is and how it is doing: version, catalogue, totals, cache, who asks."""
+        return self._connection.ask("server-info")
+
+
+class Animal(_Named["Experiment"]):
+    """An animal: a mapping of its experiments.
+
+    Attributes
+    ----------
+    name : str
+        Its name.
+    facts : dict
+        What the list of animals tells: ``species``, number of ``experiments``; empty when it was named directly.
+    """
+
+    def __init__(self, client: Client, name: str, facts: dict[str, Any] | None = None) -> None:
+        self.client, self.name, self.facts = client, name, facts or {}
+
+    def __repr__(self) -> str:
+        return f'<h5flight animal "{self.name}">'
+
+    def _entries(self) -> Iterator[Experiment]:
+        for facts in self.client._connection.pages("list-experiments", "experiments", animal=self.name):
+            yield Experiment(self.client, self.name, facts["experiment"], facts)
+
+    def _name_of(self, entry: Experiment) -> str:
+        return entry.name
+
+    def __getitem__(self, experiment: str) -> Experiment:
+        return Experiment(self.client, self.name, experiment)
+
+    def experiments(self) -> list[Experiment]:
+        """All experiments, by name."""
+        return list(self._entries())
+
+
+class Experiment(_Named[Dataset]):
+    """An experiment: a mapping of its datasets, named by their HDF5 paths.
+
+    Attributes
+    ----------
+    animal, name : str
+        Its name.
+    facts : dict
+        What the list of experiments tells: ``start_time``, ``identifier``, ``nwb_version``, number of ``datasets``;
+        empty when it was named directly.
+    """
+
+    def __init__(self, client: Client, animal: str, name: str, facts: dict[str, Any] | None = None) -> None:
+        self.client, self.animal, self.name, self.facts = client, animal, name, facts or {}
+
+    def __repr__(self) -> str:
+        return f'<h5flight experiment "{self.animal}/{self.name}">'
+
+    def _entries(self) -> Iterator[Dataset]:
+        names = {"animal": self.animal, "experiment": self.name}
+        for facts in self.client._connection.pages("list-datasets", "datasets", **names):
+            yield _dataset(self.client, facts)
+
+    def _name_of(self, entry: Dataset) -> str:
+        return entry.name
+
+    def __getitem__(self, dataset: str) -> Dataset:
+        return Dataset(self.client, self.animal, self.name, dataset)
+
+    def __contains__(self, name: object) -> bool:
+        if not isinstance(name, str):
+            return False
+        try:
+            return bool(self.describe(name).get("dataset"))
+        except NotFoundError:
+            return False
+
+    def datasets(self) -> list[Dataset]:
+        """All datasets, by name, with what they are: no further call for their shapes."""
+        return list(self._entries())
+
+    def describe(self, path: str = "") -> dict[str, Any]:
+        """Tell of a group or dataset: its ``kind``, ``attributes``, ``children``, ``aliases``, ``dataset``.
+
+        Parameters
+        ----------
+        path : str
+            HDF5 path inside the experiment; empty is its root group.
+        """
+        return self.client._connection.ask("describe", animal=self.animal, experiment=self.name, path=path.strip("/"))
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """Attributes of the root group as plain Python values."""
+        return {name: _attribute(value) for name, value in self.describe().get("attributes", {}).items()}
+
+
+def _dataset(client: Client, facts: dict[str, Any]) -> Dataset:
+    try:
+        return Dataset(client, facts["animal"], facts["experiment"], facts["dataset"], facts=facts)
+    except KeyError as missing:
+        raise H5FlightError(f"the server lists a dataset without its {missing}") from None

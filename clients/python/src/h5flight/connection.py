@@ -1,0 +1,188 @@
+"""One connection to one server: calls, tickets, and errors with the server's reason.
+
+pyarrow drops the details of an error, so a small middleware keeps the trailer that carries them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.flight as flight
+
+from . import arrays, wire
+from .errors import ServerUnavailableError, from_flight
+
+DEFAULT_URL = "grpc://127.0.0.1:8815"
+_DETAILS = "grpc-status-details-bin"
+
+
+class _Trailers(flight.ClientMiddleware):  # type: ignore[misc]
+    """Keeps what the server said of the error of one call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.details: bytes | None = None
+
+    def received_headers(self, headers: dict[str, list[str | bytes]]) -> None:
+        for value in headers.get(_DETAILS, []):
+            self.details = value.encode("latin-1") if isinstance(value, str) else value
+
+
+class _Calls(flight.ClientMiddlewareFactory):  # type: ignore[misc]
+    """Makes the middleware of each call and remembers the last one of each thread, which is the one that may fail."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = threading.local()
+
+    def start_call(self, info: flight.CallInfo) -> _Trailers:  # noqa: ARG002
+        self.last.call = _Trailers()
+        return self.last.call  # type: ignore[no-any-return]
+
+
+class Connection:
+    """Calls to one server. Threads may share it; it is opened at the first call, and anew in a forked process.
+
+    Parameters
+    ----------
+    url : str
+        ``grpc://HOST:PORT``, ``grpc+tls://HOST:PORT`` or ``grpc+unix:///PATH``.
+    token : str
+        Bearer token; empty for none.
+    timeout_s : float or None
+        Seconds that a call may take, a whole read included.
+    tls_root_certs : bytes or None
+        PEM of the authorities to trust in place of the system's.
+    """
+
+    def __init__(
+        self, url: str, token: str = "", *, timeout_s: float | None = None, tls_root_certs: bytes | None = None
+    ) -> None:
+        self.url, self.token = url, token
+        self.timeout_s, self.tls_root_certs = timeout_s, tls_root_certs
+        self._lock = threading.Lock()
+        self._calls = _Calls()
+        self._client: flight.FlightClient | None = None
+        self._process = 0
+        self._closed = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("url", "token", "timeout_s", "tls_root_certs")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        Connection.__init__(self, **state)
+
+    def close(self) -> None:
+        """Close the connection; later calls are refused."""
+        with self._lock:
+            self._closed = True
+            client, self._client = self._client, None
+        if client is not None and self._process == os.getpid():
+            client.close()
+
+    def _flight(self) -> flight.FlightClient:
+        with self._lock:
+            if self._closed:
+                raise ValueError("the client is closed")
+            if self._client is None or self._process != os.getpid():
+                # Of a unix socket's URL pyarrow makes an :authority that strict servers refuse.
+                unix = [("grpc.default_authority", "localhost")] if self.url.startswith("grpc+unix") else []
+                tls = {"tls_root_certs": self.tls_root_certs} if self.tls_root_certs else {}
+                try:
+                    self._client = flight.connect(self.url, middleware=[self._calls], generic_options=unix, **tls)
+                except pa.ArrowInvalid as error:
+                    raise ValueError(f"{self.url!r} is no URL of a server, {DEFAULT_URL} is: {error}") from None
+                self._process = os.getpid()
+            return self._client
+
+    def _options(self) -> flight.FlightCallOptions:
+        headers = [(b"authorization", b"Bearer " + self.token.encode())] if self.token else []
+        return flight.FlightCallOptions(timeout=self.timeout_s, headers=headers)
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Turn pyarrow's errors into ours."""
+        self._calls.last.call = None
+        try:
+            yield
+        except (pa.ArrowException, pa.ArrowCancelled, OSError) as error:
+            call = self._calls.last.call
+            ours = from_flight(error, call.details if call else None)
+            if isinstance(ours, ServerUnavailableError) and not ours.reason:
+                ours.message = (
+                    f"no h5flight server answers at {self.url} (start one with `h5flight serve`, or name another by "
+                    f"url= or H5FLIGHT_URL): {ours.message}"
+                )
+            raise ours from None
+
+    def act(self, action: str, **body: Any) -> list[Any]:
+        """Call an action with a JSON body; the answers are JSON too."""
+        client = self._flight()
+        with self._errors():
+            request = flight.Action(action, json.dumps(body).encode())
+            answers = client.do_action(request, self._options())
+            return [json.loads(answer.body.to_pybytes()) for answer in answers]
+
+    def ask(self, action: str, **body: Any) -> dict[str, Any]:
+        """Call an action that has one answer."""
+        found: dict[str, Any] = self.act(action, **body)[0]
+        return found
+
+    def pages(self, action: str, entries: str, **body: Any) -> Iterator[dict[str, Any]]:
+        """Go through a list, page by page.
+
+        Parameters
+        ----------
+        action : str
+            The action.
+        entries : str
+            Where an answer holds the entries.
+        **body
+            What else the action takes.
+        """
+        token = ""
+        while True:
+            answer = self.ask(action, **body, page_size=1000, page_token=token)
+            yield from answer.get(entries, ())
+            token = answer.get("next_token", "")
+            if not token:
+                return
+
+    @contextlib.contextmanager
+    def stream(self, request: wire.GetData) -> Iterator[flight.FlightStreamReader]:
+        """Start a read: one round trip. Leaving early cancels it."""
+        client = self._flight()
+        with self._errors():
+            reader = client.do_get(flight.Ticket(request.ticket()), self._options())
+            try:
+                yield reader
+            except BaseException:
+                reader.cancel()
+                raise
+
+    def array(self, request: wire.GetData) -> tuple[arrays.Array, dict[str, str]]:
+        """Read into numpy; also gives the metadata of the schema."""
+        with self.stream(request) as reader:
+            assembly = arrays.Assembly(reader.schema)
+            for chunk in reader:
+                assembly.place(chunk.data, chunk.app_metadata)
+            found = reader.schema.metadata or {}
+        return assembly.finish(), {key.decode(): value.decode() for key, value in found.items()}
+
+    def schema(self, request: wire.GetData) -> pa.Schema:
+        """Ask for the schema of a read."""
+        client = self._flight()
+        with self._errors():
+            command = flight.FlightDescriptor.for_command(request.ticket())
+            return client.get_schema(command, self._options()).schema
+
+    def table(self, request: wire.GetData) -> pa.Table:
+        """Read into an Arrow table."""
+        with self.stream(request) as reader:
+            return reader.read_all()

@@ -1,0 +1,288 @@
+"""`Dataset`: a dataset of the server with h5py's manners."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from . import selection as selections
+from . import wire
+from .arrays import Array, shape_of
+from .errors import H5FlightError, NotFoundError, SelectionError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from .client import Client
+
+Facts = dict[str, Any]
+
+
+class Dataset:
+    """A dataset, read by slicing it.
+
+    Making one costs nothing: what it is, is asked for when first needed and then kept; ``dataset[...]`` alone is one
+    round trip. Strings are `str` (`bytes` where the file holds something else than UTF-8), enums are integers,
+    references are paths, values of their own length are arrays in an array of objects.
+
+    Parameters
+    ----------
+    client : Client
+        Where it is.
+    animal, experiment, dataset : str
+        Its name.
+    version : int or None
+        Version to read, counted from 1; None is the current one.
+    facts : dict or None
+        What a list of datasets already told of it.
+
+    Examples
+    --------
+    >>> import h5flight
+    >>> client = h5flight.connect()  # doctest: +SKIP
+    >>> movie = client["m01"]["day1"]["acquisition/TwoPhotonSeries/data"]  # doctest: +SKIP
+    >>> movie.shape, movie.dtype  # doctest: +SKIP
+    ((4000, 512, 512), dtype('uint16'))
+    >>> movie[100:200, ::2, ::2].mean()  # doctest: +SKIP
+    246.3
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        animal: str,
+        experiment: str,
+        dataset: str,
+        *,
+        version: int | None = None,
+        facts: Facts | None = None,
+    ) -> None:
+        self.client, self.animal, self.experiment = client, animal, experiment
+        self.name = dataset.strip("/")
+        self._version = version
+        self._facts = facts
+        self._pinned_shape: tuple[int, ...] | None = None
+        self._attrs: dict[str, Any] | None = None
+
+    # What it is
+
+    def _describe(self) -> Facts:
+        if self._facts is None:
+            found = self.client._connection.ask(
+                "describe", animal=self.animal, experiment=self.experiment, path=self.name
+            )
+            if not found.get("dataset"):
+                members = ", ".join(child["name"] for child in found.get("children", ())[:10])
+                kind = found.get("kind", "object").replace("_", " ")
+                raise NotFoundError(f"{self._full_name!r} is a {kind}, not a dataset; in it: {members or 'nothing'}")
+            self._facts = found["dataset"]
+            self._attrs = {name: _attribute(value) for name, value in found.get("attributes", {}).items()}
+        return self._facts
+
+    @property
+    def _full_name(self) -> str:
+        return f"{self.animal}/{self.experiment}/{self.name}"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Elements by axis; ``()`` for a scalar."""
+        if self._version is None:
+            return tuple(self._describe().get("shape", ()))
+        if self._pinned_shape is None:
+            # A description is of the current version; the schema of a read is of the one that is asked for.
+            self._pinned_shape = shape_of(self.client._connection.schema(self._request(None)))
+        return self._pinned_shape
+
+    def at(self, version: int) -> Dataset:
+        """Give the same dataset as it was in a version, counted from 1."""
+        return Dataset(self.client, self.animal, self.experiment, self.name, version=version)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the elements, native byte order; object where they have no fixed size in numpy."""
+        return dtype_of(self._describe().get("dtype", ""))
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of elements; 0 where the file says there is no value at all."""
+        return 0 if self._describe().get("is_null") else math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the decoded values; 0 where elements have no fixed size."""
+        return int(self._describe().get("decoded_bytes", 0))
+
+    @property
+    def chunks(self) -> tuple[int, ...] | None:
+        """Shape of a chunk; None where the dataset is stored in one piece."""
+        return tuple(self._describe().get("chunks", ())) or None
+
+    @property
+    def maxshape(self) -> tuple[int | None, ...]:
+        """Largest shape; None for an axis without limit."""
+        largest = self._describe().get("max_shape") or self.shape
+        return tuple(None if size < 0 else size for size in largest)
+
+    @property
+    def filters(self) -> tuple[str, ...]:
+        """Filters of the chunks, in the order in which they were applied."""
+        return tuple(self._describe().get("filters", ()))
+
+    @property
+    def version(self) -> int:
+        """Version that is read: the one asked for, or the newest when this was looked up."""
+        return self._version or int(self._describe().get("version", 0))
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """HDF5 attributes as plain Python values."""
+        if self._attrs is None:
+            self._facts = None
+            self._describe()
+        return dict(self._attrs or {})
+
+    # Its values
+
+    def __getitem__(self, key: Any) -> Any:
+        """Read a part, as h5py does.
+
+        Parameters
+        ----------
+        key : int, slice, Ellipsis, list, ndarray, str or tuple of these
+            Slices may run backwards and lists may be in any order; a boolean array of the dataset's shape selects
+            single elements (its bounding box is read). Text names members of a compound.
+
+        Returns
+        -------
+        numpy.ndarray or scalar
+            A scalar when every axis is indexed, or for ``()`` of a scalar dataset.
+
+        Raises
+        ------
+        SelectionError
+            When the selection does not fit.
+        """
+        if isinstance(key, np.ndarray) and key.dtype == np.bool_ and key.ndim > 1:
+            return self._masked(key)
+        selection = selections.parse(key)
+        found, _ = self.client._connection.array(self._request(selection.encode()))
+        if selection.bare_field and found.dtype.names == selection.fields:
+            found = found[selection.fields[0]]
+        return found if found.ndim or selection.wants_array else found[()]
+
+    def _request(self, parts: bytes | str | None, layout: str = "tensor") -> wire.GetData:
+        return wire.GetData(
+            self.animal, self.experiment, self.name, parts=parts, layout=layout, version=self._version or 0
+        )
+
+    def _masked(self, mask: Array) -> Array:
+        if mask.shape != self.shape:
+            raise SelectionError(f"a mask of shape {mask.shape} for a dataset of shape {self.shape}", "bad_selection")
+        chosen = np.nonzero(mask)
+        box = tuple(slice(int(axis.min()), int(axis.max()) + 1) if axis.size else slice(0, 0) for axis in chosen)
+        found: Array = self[box]
+        return found[mask[box]]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        if copy is False:
+            raise ValueError("values come over the network: they cannot be had without a copy")
+        found = np.asarray(self[...])
+        return found if dtype is None else found.astype(dtype, copy=False)
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError(f"{self._full_name!r} is a scalar and has no length")
+        return self.shape[0]
+
+    def __iter__(self) -> Any:
+        # Row by row would be a round trip each: rows come in blocks of about 4 MiB.
+        rows = len(self)
+        step = max(1, (4 << 20) * rows // max(self.nbytes, 1)) if self.nbytes else 1024
+        for start in range(0, rows, step):
+            yield from self[start : start + step]
+
+    def to_arrow(self, selection: Any = None, *, layout: str = "auto") -> pa.Table:
+        """Read into an Arrow table.
+
+        Parameters
+        ----------
+        selection : optional
+            As in ``dataset[selection]``, or numpy's text of it; None is everything.
+        layout : str
+            ``auto``, ``tensor``, ``columns`` or ``tidy``.
+        """
+        return self.client._connection.table(self._request(encode(selection), layout))
+
+    def to_pandas(self, selection: Any = None) -> pd.DataFrame:
+        """Read into a frame, see `h5flight.get_data`."""
+        from .frames import read_frame
+
+        return read_frame(self, selection)
+
+    def __repr__(self) -> str:
+        try:
+            facts = self._describe()
+        except H5FlightError as error:
+            return f'<h5flight dataset "{self._full_name}": {error}>'
+        if facts.get("is_null"):
+            return f'<h5flight dataset "{self._full_name}": no value, type "{facts.get("dtype")}">'
+        return f'<h5flight dataset "{self._full_name}": shape {self.shape}, type "{facts.get("dtype")}">'
+
+
+def encode(selection: Any) -> bytes | str | None:
+    """Encode a selection for the wire: text as it is, None as everything, the rest as in ``dataset[...]``."""
+    return selection if selection is None or isinstance(selection, str) else selections.parse(selection).encode()
+
+
+def dtype_of(words: str) -> np.dtype[Any]:
+    """Understand the server's name of an element type: the type that reading gives.
+
+    Strings are objects in what is read, whatever they are in the file; so is what numpy has no type for.
+
+    Examples
+    --------
+    >>> dtype_of(">u2"), dtype_of("|S16"), dtype_of("float128")
+    (dtype('uint16'), dtype('O'), dtype('float64'))
+    >>> dtype_of("[('x', '<i4'), ('of', [('name', '|S4')])]")
+    dtype([('x', '<i4'), ('of', [('name', 'O')])])
+    """
+    try:
+        return _as_read(np.dtype(ast.literal_eval(words) if words.startswith("[") else words))
+    except (TypeError, ValueError, SyntaxError):
+        return np.dtype(object)
+
+
+def _as_read(stored: np.dtype[Any]) -> np.dtype[Any]:
+    if stored.subdtype is not None:
+        base, dims = stored.subdtype
+        return np.dtype((_as_read(base), dims))
+    if stored.names:
+        return np.dtype([(name, _as_read(stored[name])) for name in stored.names])
+    if stored.kind in "SU":
+        return np.dtype(object)
+    if stored.kind == "f" and stored.itemsize > 8:
+        return np.dtype(np.float64)
+    return stored.newbyteorder("=")
+
+
+def _attribute(value: Any) -> Any:
+    """Undo what JSON cannot say of an attribute: bytes and references."""
+    if isinstance(value, list):
+        return [_attribute(item) for item in value]
+    if isinstance(value, dict):
+        if value.keys() == {"b64"}:
+            return base64.b64decode(value["b64"])
+        if value.keys() == {"ref"}:
+            return value["ref"]
+        return {name: _attribute(item) for name, item in value.items()}
+    return value

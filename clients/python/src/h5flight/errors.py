@@ -1,0 +1,142 @@
+"""What can go wrong, as Python's own kinds of errors.
+
+Every error of the server is an `H5FlightError` and, where Python has one, also the built-in error that numpy or h5py
+would raise: a missing name is a `KeyError`, a bad slice an `IndexError`. `H5FlightError.reason` is stable and
+documented; the text is for people.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.flight as flight
+
+from . import wire
+
+
+class H5FlightError(Exception):
+    """An error of the server, or of reaching it.
+
+    Parameters
+    ----------
+    message : str
+        For people.
+    reason : str
+        Stable, to act on: ``dataset_not_found``, ``file_changed``, ...; empty when the server gave none.
+    """
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.reason = reason
+
+    def __str__(self) -> str:
+        # KeyError would show the repr of its argument, quotes and all.
+        return self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.message, self.reason)
+
+
+class NotFoundError(H5FlightError, KeyError):
+    """There is no animal, experiment, dataset, version or file of this name."""
+
+
+class SelectionError(H5FlightError, IndexError, ValueError):
+    """The selection is malformed, does not fit the array, or leaves it."""
+
+
+class InvalidRequestError(H5FlightError, ValueError):
+    """A request means nothing to the server: a layout that cannot show this array, a file that is not HDF5."""
+
+
+class PermissionDeniedError(H5FlightError, PermissionError):
+    """The token is missing, wrong or expired, or its role does not allow this."""
+
+
+class FileStateError(H5FlightError):
+    """The file cannot be read as it is now: it changed since it was indexed, or it leads to other files."""
+
+
+class LimitError(H5FlightError):
+    """A limit of the server is reached; reason ``busy`` means that a repetition may succeed."""
+
+
+class DataLossError(H5FlightError, OSError):
+    """The file is damaged where it was read."""
+
+
+class UnsupportedError(H5FlightError, NotImplementedError):
+    """The server has no decoder for a filter, or no Arrow form for a type."""
+
+
+class ServerUnavailableError(H5FlightError, ConnectionError):
+    """No server answers, or it cannot answer now; a repetition may succeed."""
+
+
+# By gRPC status code. OK and what is not named here is H5FlightError.
+_BY_CODE: dict[int, type[H5FlightError]] = {
+    3: InvalidRequestError,
+    4: ServerUnavailableError,
+    5: NotFoundError,
+    7: PermissionDeniedError,
+    8: LimitError,
+    9: FileStateError,
+    11: SelectionError,
+    12: UnsupportedError,
+    14: ServerUnavailableError,
+    15: DataLossError,
+    16: PermissionDeniedError,
+}
+
+_SELECTION_REASONS = frozenset({"bad_selection", "out_of_bounds"})
+
+# Without details of the server only pyarrow's class is left; order matters, the first match wins.
+_BY_CLASS: tuple[tuple[type[BaseException], int], ...] = (
+    (flight.FlightUnavailableError, 14),
+    (flight.FlightTimedOutError, 4),
+    (flight.FlightUnauthenticatedError, 16),
+    (flight.FlightUnauthorizedError, 7),
+    (pa.ArrowKeyError, 5),
+    (pa.ArrowNotImplementedError, 12),
+    (pa.ArrowInvalid, 3),
+)
+
+# What pyarrow and gRPC put around a message.
+_BEFORE = re.compile(r"^(?:Unknown: )?(?:Flight|gRPC) (?:returned|RPC failed|cancelled).*?with message: ", re.DOTALL)
+_BEHIND = re.compile(r"\s*\.? (?:gRPC client debug context|Client context): .*$", re.DOTALL)
+
+
+def from_flight(error: Exception, details: bytes | None) -> H5FlightError:
+    """Make our error of pyarrow's.
+
+    Parameters
+    ----------
+    error : Exception
+        What pyarrow raised.
+    details : bytes or None
+        The trailer ``grpc-status-details-bin`` of the call: pyarrow keeps neither the reason nor the code.
+
+    Returns
+    -------
+    H5FlightError
+        The most specific class, with the server's own words.
+    """
+    told = _parse(details)
+    code = told.code if told else next((code for kind, code in _BY_CLASS if isinstance(error, kind)), 2)
+    reason = told.reason if told else ""
+    # str() of pyarrow's KeyError would be the repr of its text.
+    said = str(error.args[0]) if error.args else str(error)
+    message = (told.message if told else "") or _BEHIND.sub("", _BEFORE.sub("", said))
+    if reason in _SELECTION_REASONS:
+        return SelectionError(message, reason)
+    return _BY_CODE.get(code, H5FlightError)(message, reason)
+
+
+def _parse(details: bytes | None) -> wire.Status | None:
+    try:
+        return wire.status(details) if details else None
+    except ValueError:
+        return None

@@ -1,0 +1,161 @@
+"""pandas frames of slices. pandas is optional: it is imported when a frame is wanted.
+
+Values come as one array and the frame is laid around it, which is several times faster than making a frame of Arrow
+columns: rank 0 and 1 are a column ``value``, rank 2 has a column per index of axis 1, rank 3 and more a row per index
+of axis 0 and a MultiIndex of columns over the other axes, a compound a column per member. Rows and columns are labelled
+with the indices they have in the dataset.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import selection as selections
+from .arrays import Array
+from .client import Client
+from .dataset import Dataset, _attribute, encode
+from .errors import H5FlightError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Labels = range | list[int]
+
+
+def get_data(
+    animal: str,
+    experiment: str,
+    dataset: str,
+    selection: Any = None,
+    *,
+    version: int | None = None,
+    layout: str | None = None,
+    client: Client | None = None,
+    url: str | None = None,
+    token: str | None = None,
+) -> pd.DataFrame:
+    """Read a slice of a dataset into a frame.
+
+    Parameters
+    ----------
+    animal, experiment, dataset : str
+        What is read.
+    selection : optional
+        numpy's text (``"0:100, 5, ::2"``) or what stands between brackets (``numpy.s_[0:100, 5]``); None is everything.
+    version : int, optional
+        Version, counted from 1; the current one if not given.
+    layout : str, optional
+        ``"tidy"`` gives one row per element with index columns ``dim_0, dim_1, ...``, as the server makes it.
+        Without it the frame is as described above.
+    client : Client, optional
+        Connection to use; else one to `url` and `token` is made for this call.
+    url, token : str, optional
+        See `connect`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``frame.attrs`` holds ``animal``, ``experiment``, ``dataset``, ``version``, ``shape`` of the slice and the
+        dataset's HDF5 ``attributes``, ``unit`` among them where it has one.
+
+    Examples
+    --------
+    >>> import h5flight
+    >>> h5flight.get_data("m01", "day1", "traces", "0:1000, [3, 5]")  # doctest: +SKIP
+    """
+    import_pandas()
+    owned = client is None
+    client = Client(url, token) if client is None else client
+    try:
+        return read_frame(Dataset(client, animal, experiment, dataset, version=version), selection, layout)
+    finally:
+        if owned:
+            client.close()
+
+
+def import_pandas() -> Any:
+    """Import pandas, or say how to get it."""
+    try:
+        import pandas
+    except ImportError:
+        raise ImportError("frames need pandas: pip install 'h5flight[pandas]' (or read arrays: dataset[...])") from None
+    return pandas
+
+
+def read_frame(dataset: Dataset, selection: Any = None, layout: str | None = None) -> pd.DataFrame:
+    """Read a slice of a dataset into a frame, see `get_data`."""
+    pandas = import_pandas()
+    if layout not in (None, "auto"):
+        table = dataset.to_arrow(selection, layout=layout)
+        frame = table.to_pandas()
+        frame.attrs = _facts(dataset, {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()})
+        return frame
+    values, metadata = dataset.client._connection.array(dataset._request(encode(selection)))
+    frame = _frame(pandas, values, _labels(dataset, selection, metadata, values))
+    frame.attrs = _facts(dataset, metadata)
+    return frame
+
+
+def _labels(dataset: Dataset, selection: Any, metadata: dict[str, str], values: Array) -> list[Labels]:
+    """Indices in the dataset, for every axis of the result; axes of the elements themselves count from 0."""
+    parsed = (
+        selections.parse_text(selection)
+        if isinstance(selection, str)
+        else selections.parse(() if selection is None else selection)
+    )
+    shape = tuple(json.loads(metadata[DATASET_SHAPE])) if DATASET_SHAPE in metadata else dataset.shape
+    kept = [axis for axis in selections.positions(parsed, shape) if axis is not None]
+    labels: list[Labels] = [*kept, *(range(size) for size in values.shape[len(kept) :])]
+    if [len(axis) for axis in labels] != list(values.shape):
+        raise H5FlightError(f"a slice of shape {values.shape} came for {[len(axis) for axis in labels]} indices")
+    return labels
+
+
+DATASET_SHAPE = "h5flight.dataset_shape"
+
+
+def _index(pandas: Any, labels: Labels) -> Any:
+    return pandas.RangeIndex(labels.start, labels.stop, labels.step) if isinstance(labels, range) else labels
+
+
+def _frame(pandas: Any, values: Array, labels: list[Labels]) -> pd.DataFrame:
+    rows = _index(pandas, labels[0]) if labels else pandas.RangeIndex(1)
+    if values.dtype.names:
+        members = {name: _column(values[name].reshape(len(rows), -1)) for name in values.dtype.names}
+        return pandas.DataFrame(members, index=rows)
+    if values.ndim < 2:
+        return pandas.DataFrame({"value": values.reshape(-1)}, index=rows, copy=False)
+    flat = values.reshape(len(rows), math.prod(values.shape[1:]))
+    if values.ndim == 2:
+        columns = _index(pandas, labels[1])
+    else:
+        names = [f"dim_{axis}" for axis in range(1, values.ndim)]
+        columns = pandas.MultiIndex.from_product([list(axis) for axis in labels[1:]], names=names)
+    return pandas.DataFrame(flat, index=rows, columns=columns, copy=False)
+
+
+def _column(values: Array) -> Any:
+    """One column of a compound; members with axes of their own become lists of values."""
+    if values.shape[1:] == (1,) and not values.dtype.names:
+        return values[:, 0]
+    column = np.empty(len(values), object)
+    for row, inside in enumerate(values):
+        column[row] = inside if len(inside) != 1 else inside[0]
+    return column
+
+
+def _facts(dataset: Dataset, metadata: dict[str, str]) -> dict[str, Any]:
+    attributes = json.loads(metadata["h5flight.attributes"]) if "h5flight.attributes" in metadata else None
+    attributes = dataset.attrs if attributes is None else {k: _attribute(v) for k, v in attributes.items()}
+    facts = {"animal": dataset.animal, "experiment": dataset.experiment, "dataset": dataset.name}
+    numbers = {"version": int(metadata.get("h5flight.version", 0)) or dataset.version}
+    found: dict[str, Any] = {**facts, **numbers, "attributes": attributes}
+    if "h5flight.shape" in metadata:
+        found["shape"] = json.loads(metadata["h5flight.shape"])
+    if "unit" in attributes:
+        found["unit"] = attributes["unit"]
+    return found

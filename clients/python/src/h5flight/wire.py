@@ -1,0 +1,209 @@
+"""The few protobuf messages that travel between client and server, written and read by hand.
+
+The client sends one message (`h5flight.v1.GetDataRequest`) and reads two small ones (`BatchMetadata` and the
+`google.rpc.Status` of an error). The protobuf runtime would be one more dependency, with generated code that has to fit
+its version, for about a hundred lines; `tests/test_wire.py` holds them against code generated from the contract.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+GET_DATA_TYPE_URL = "type.googleapis.com/h5flight.v1.GetDataRequest"
+ERROR_INFO_TYPE_URL = "type.googleapis.com/google.rpc.ErrorInfo"
+ERROR_DOMAIN = "h5flight"
+
+LAYOUTS = {"auto": 0, "tensor": 1, "columns": 2, "tidy": 3}
+
+_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
+
+
+def varint(number: int) -> bytes:
+    """Encode an unsigned number of up to 64 bits, seven bits to a byte."""
+    if not 0 <= number < 1 << 64:
+        raise ValueError(f"{number} does not fit 64 bits")
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def zigzag(number: int) -> bytes:
+    """Encode a signed number (`sint64`): small ones stay short, whatever their sign."""
+    if not -(1 << 63) <= number < 1 << 63:
+        raise ValueError(f"{number} does not fit 64 bits")
+    return varint((number << 1) ^ (number >> 63))
+
+
+def block(field: int, payload: bytes) -> bytes:
+    """Write a field of bytes: a text, a message, packed numbers. Empty ones too: presence has a meaning."""
+    return varint(field << 3 | _LENGTH) + varint(len(payload)) + payload
+
+
+def text(field: int, value: str) -> bytes:
+    """Write a text field; an empty one is the default and is left out."""
+    return block(field, value.encode()) if value else b""
+
+
+def number(field: int, value: int) -> bytes:
+    """Write an unsigned field; 0 is the default and is left out."""
+    return varint(field << 3 | _VARINT) + varint(value) if value else b""
+
+
+def index(position: int) -> bytes:
+    """`AxisSelection` of one index."""
+    return varint(1 << 3 | _VARINT) + zigzag(position)
+
+
+def slice_(part: slice) -> bytes:
+    """`AxisSelection` of a slice; what is None is left out."""
+    bounds = ((1, part.start), (2, part.stop), (3, part.step))
+    return block(
+        2, b"".join(varint(field << 3 | _VARINT) + zigzag(value) for field, value in bounds if value is not None)
+    )
+
+
+def index_list(indices: Sequence[int]) -> bytes:
+    """`AxisSelection` of a list of indices."""
+    packed = b"".join(map(zigzag, indices))
+    return block(3, block(1, packed) if packed else b"")
+
+
+def mask(bits: bytes, length: int) -> bytes:
+    """`AxisSelection` of a boolean list: flags eight to a byte, least significant bit first."""
+    return block(4, (block(1, bits) if bits else b"") + number(2, length))
+
+
+ELLIPSIS = block(5, b"")
+
+
+def selection(axes: Sequence[bytes], fields: Sequence[str] = ()) -> bytes:
+    """`Selection`: one entry per axis, and members of a compound."""
+    return b"".join(block(1, axis) for axis in axes) + b"".join(block(2, name.encode()) for name in fields)
+
+
+@dataclass(frozen=True)
+class GetData:
+    """A `GetDataRequest`.
+
+    Attributes
+    ----------
+    animal, experiment, dataset : str
+        What is read.
+    parts : bytes, str or None
+        An encoded `Selection`, or numpy's text of one; None is everything.
+    layout : str
+        ``auto``, ``tensor``, ``columns`` or ``tidy``.
+    version : int
+        Version, counted from 1; 0 is the current one.
+    binary_strings : bool
+        Whether strings come as bytes even where they are UTF-8.
+    batch_bytes : int
+        Bytes a batch should have; 0 is the server's choice.
+    """
+
+    animal: str
+    experiment: str
+    dataset: str
+    parts: bytes | str | None = None
+    layout: str = "tensor"
+    version: int = 0
+    binary_strings: bool = False
+    batch_bytes: int = 0
+
+    def encode(self) -> bytes:
+        """Encode the message itself."""
+        if self.layout not in LAYOUTS:
+            raise ValueError(f"layout {self.layout!r} is none of {', '.join(LAYOUTS)}")
+        part = b""
+        if isinstance(self.parts, str):
+            part = block(4, self.parts.encode())
+        elif self.parts is not None:
+            part = block(5, self.parts)
+        names = text(1, self.animal) + text(2, self.experiment) + text(3, self.dataset)
+        how = number(6, LAYOUTS[self.layout]) + number(7, self.version) + number(8, int(self.binary_strings))
+        return names + part + how + number(11, self.batch_bytes)
+
+    def ticket(self) -> bytes:
+        """Encode the message in a `google.protobuf.Any`, which is what a Flight ticket or command carries."""
+        return text(1, GET_DATA_TYPE_URL) + block(2, self.encode())
+
+
+def fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Read a message: pairs of field number and value, a number or bytes.
+
+    Raises
+    ------
+    ValueError
+        When the message ends within a field or holds something that is not protobuf.
+    """
+    at = 0
+    while at < len(message):
+        tag, at = _read_varint(message, at)
+        kind = tag & 7
+        if kind == _VARINT:
+            value, at = _read_varint(message, at)
+            yield tag >> 3, value
+            continue
+        if kind == _LENGTH:
+            size, at = _read_varint(message, at)
+        elif kind in (_FIXED32, _FIXED64):
+            size = 4 if kind == _FIXED32 else 8
+        else:
+            raise ValueError(f"protobuf field of unknown kind {kind}")
+        if size > len(message) - at:
+            raise ValueError(f"protobuf field of {size} bytes, {len(message) - at} are left")
+        yield tag >> 3, message[at : at + size]
+        at += size
+
+
+def _read_varint(message: bytes, at: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        if at >= len(message):
+            raise ValueError("protobuf message ends within a number")
+        byte = message[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+    raise ValueError("protobuf number of more than 64 bits")
+
+
+def batch_metadata(message: bytes) -> tuple[int, int]:
+    """`BatchMetadata`: first row of a batch within the whole result, and its number of rows."""
+    found = {field: value for field, value in fields(message) if isinstance(value, int)}
+    return found.get(1, 0), found.get(2, 0)
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a server says of an error: the gRPC code, its message, and the stable reason."""
+
+    code: int
+    message: str
+    reason: str
+
+
+def status(message: bytes) -> Status:
+    """Read a `google.rpc.Status` with the `ErrorInfo` among its details."""
+    code, words, reason = 0, "", ""
+    for field, value in fields(message):
+        if field == 1 and isinstance(value, int):
+            code = value
+        elif field == 2 and isinstance(value, bytes):
+            words = value.decode(errors="replace")
+        elif field == 3 and isinstance(value, bytes):
+            reason = _error_reason(value) or reason
+    return Status(code, words, reason)
+
+
+def _error_reason(detail: bytes) -> str:
+    parts = {field: value for field, value in fields(detail) if isinstance(value, bytes)}
+    if parts.get(1) != ERROR_INFO_TYPE_URL.encode():
+        return ""
+    info = {field: value for field, value in fields(parts.get(2, b"")) if isinstance(value, bytes)}
+    return info.get(1, b"").decode(errors="replace") if info.get(2) == ERROR_DOMAIN.encode() else ""

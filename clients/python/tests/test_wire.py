@@ -1,0 +1,105 @@
+"""The hand-written protobuf, held against code generated from the contract."""
+
+from __future__ import annotations
+
+import random
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from h5flight import selection, wire
+
+CASES = [
+    (),
+    0,
+    -1,
+    (1 << 62, -(1 << 63)),
+    slice(None),
+    slice(3, None, -2),
+    (slice(-5, 0), slice(0, 0, 1)),
+    ([], [0], [5, -1, 300]),
+    np.array([True, False] * 9),
+    np.zeros(0, bool),
+    (Ellipsis, 4),
+    ("x", "y", slice(0, 2)),
+]
+
+
+@pytest.mark.parametrize("key", CASES, ids=repr)
+def test_a_request_is_encoded_as_generated_code_would(contract: SimpleNamespace, key: object) -> None:
+    parsed = selection.parse(key)
+    request = wire.GetData("ä", "e", "d/x", parsed.encode(), "tidy", 1 << 40, True, 65536)
+    found = contract.data.GetDataRequest.FromString(request.encode())
+    expected = contract.data.GetDataRequest(
+        animal="ä", experiment="e", dataset="d/x", layout=3, version=1 << 40, strings=1, batch_bytes=65536
+    )
+    if parsed.axes or parsed.fields:
+        expected.parts.fields.extend(parsed.fields)
+        for axis in parsed.axes:
+            add(expected.parts.axes.add(), axis)
+    assert found == expected
+    assert request.encode() == expected.SerializeToString()
+
+
+def add(into: object, axis: object) -> None:
+    if isinstance(axis, int):
+        into.index = axis
+    elif isinstance(axis, slice):
+        into.slice.SetInParent()
+        for name in ("start", "stop", "step"):
+            if getattr(axis, name) is not None:
+                setattr(into.slice, name, getattr(axis, name))
+    elif isinstance(axis, list):
+        into.list.SetInParent()
+        into.list.indices.extend(axis)
+    elif isinstance(axis, np.ndarray):
+        into.mask.SetInParent()
+        into.mask.length = len(axis)
+        into.mask.bits = np.packbits(axis, bitorder="little").tobytes()
+    else:
+        into.ellipsis.SetInParent()
+
+
+def test_a_text_selection_and_the_any_around_it_are_understood(contract: SimpleNamespace) -> None:
+    from google.protobuf import any_pb2
+
+    request = contract.data.GetDataRequest()
+    packed = any_pb2.Any.FromString(wire.GetData("a", "e", "d", "0:5, ...").ticket())
+    assert packed.Unpack(request)
+    assert request.WhichOneof("part") == "selection"
+    assert request.selection == "0:5, ..."
+    assert request.layout == contract.data.LAYOUT_TENSOR
+
+
+def test_random_batch_metadata_is_read_as_it_was_written(contract: SimpleNamespace) -> None:
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    for _ in range(200):
+        first, rows = rng.getrandbits(rng.randrange(65)), rng.getrandbits(rng.randrange(65))
+        message = contract.data.BatchMetadata(first_row=first, rows=rows).SerializeToString()
+        assert wire.batch_metadata(message) == (first, rows)
+
+
+def test_a_status_gives_code_message_and_reason_and_damaged_ones_are_errors() -> None:
+    from google.protobuf import any_pb2
+    from google.rpc import error_details_pb2, status_pb2
+
+    info = any_pb2.Any()
+    info.Pack(error_details_pb2.ErrorInfo(reason="file_changed", domain="h5flight", metadata={"a": "b"}))
+    other = any_pb2.Any()
+    other.Pack(error_details_pb2.ErrorInfo(reason="not_ours", domain="elsewhere"))
+    message = status_pb2.Status(code=9, message="it changed", details=[info, other]).SerializeToString()
+    assert wire.status(message) == wire.Status(9, "it changed", "file_changed")
+    for cut in range(1, len(message)):
+        try:
+            wire.status(message[:cut])
+        except ValueError:
+            continue
+
+
+@pytest.mark.parametrize("damaged", [b"\x80", b"\x0a\x05ab", b"\xff" * 11, b"\x0b", b"\x0d\x01"])
+def test_what_is_not_protobuf_is_a_value_error(damaged: bytes) -> None:
+    with pytest.raises(ValueError, match="protobuf"):
+        list(wire.fields(damaged))
