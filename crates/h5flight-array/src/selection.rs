@@ -1,0 +1,337 @@
+//! Which part of an array is asked for, in numpy's words.
+//!
+//! What lives here: the [`Selection`] as a client wrote it, its text form ([`Selection::parse`] and `Display`), and the
+//! [`Resolved`] selection, which exists only when it was checked against a shape. Nothing here knows of chunks, element
+//! types or files.
+//!
+//! Several lists select the outer product of their axes ("orthogonal" indexing: `[0,1], [2,3]` is a 2 x 2 result), as
+//! h5py, zarr's `oindex` and `numpy.ix_` do; numpy's pairing of lists is not offered.
+//!
+//! ```
+//! use h5flight_array::selection::Selection;
+//!
+//! let selection = Selection::parse("0:100, 5, ::-2")?;
+//! assert_eq!(selection.resolve(&[1000, 8, 7])?.shape(), [100, 4]);
+//! assert_eq!(selection.to_string(), "0:100, 5, ::-2");
+//! # Ok::<(), h5flight_array::Error>(())
+//! ```
+
+mod parse;
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::error::{Error, Reason, Result};
+use crate::meta::RANK_MAX;
+
+/// List entries up to which a resolved selection keeps its text: it travels in the schema of every result.
+const TEXT_ENTRIES_MAX: usize = 1024;
+
+/// What is asked of one axis, before the axis' length is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Item {
+    /// One index, negative ones count from the end; drops the axis.
+    Index(i64),
+    /// `start:stop:step` with numpy's clipping.
+    Slice {
+        /// First index; the near end when absent.
+        start: Option<i64>,
+        /// First index that is not part of it; the far end when absent.
+        stop: Option<i64>,
+        /// Distance from one index to the next, not 0; 1 when absent.
+        step: Option<i64>,
+    },
+    /// These indices in this order, duplicates allowed.
+    List(Vec<i64>),
+    /// The indices at which it is true; as long as the axis.
+    Mask(Vec<bool>),
+    /// All axes for which there is no other item.
+    Ellipsis,
+}
+
+impl Item {
+    /// The whole axis.
+    pub const ALL: Self = Self::Slice { start: None, stop: None, step: None };
+}
+
+/// Part of an array of any shape. The default is everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    items: Vec<Item>,
+    fields: Vec<String>,
+}
+
+impl Selection {
+    /// From its parts: items by axis (missing ones are whole axes), and members of a compound (none = all of them).
+    /// An empty mask is the empty list.
+    ///
+    /// # Errors
+    /// `bad_selection`: a step of 0, two ellipses, more items than an array can have axes, a field named twice.
+    pub fn new(mut items: Vec<Item>, fields: Vec<String>) -> Result<Self> {
+        let refuse = |message: String| Err(Error::new(Reason::BadSelection, message));
+        for (position, item) in items.iter_mut().enumerate() {
+            match item {
+                Item::Slice { step: Some(0), .. } => return refuse(format!("item {position} is a slice with step 0")),
+                Item::Mask(mask) if mask.is_empty() => *item = Item::List(Vec::new()),
+                Item::Index(_) | Item::Slice { .. } | Item::List(_) | Item::Mask(_) | Item::Ellipsis => {}
+            }
+        }
+        let ellipses = items.iter().filter(|item| **item == Item::Ellipsis).count();
+        if ellipses > 1 {
+            return refuse(format!("{ellipses} ellipses ('...'), the most is one"));
+        }
+        if items.len() - ellipses > RANK_MAX {
+            return refuse(format!("{} indices, an array has at most {RANK_MAX} axes", items.len() - ellipses));
+        }
+        let mut sorted: Vec<&String> = fields.iter().collect();
+        sorted.sort_unstable();
+        match sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+            Some(pair) => refuse(format!("field {:?} is selected twice", pair[0])),
+            None => Ok(Self { items, fields }),
+        }
+    }
+
+    /// Everything.
+    pub fn all() -> Self {
+        Self::default()
+    }
+
+    /// Reads the text form: what numpy takes between the brackets, `0:100, 5, ::2`, `..., [1,5,7]`, `-1`,
+    /// `[True,False]`; members of a compound as quoted names, `"t", 0:10`. The empty text and `()` are everything.
+    ///
+    /// # Errors
+    /// `bad_selection`, naming the position (in characters, from 1) and what was expected there.
+    pub fn parse(text: &str) -> Result<Self> {
+        parse::parse(text)
+    }
+
+    /// The items by axis.
+    pub fn items(&self) -> &[Item] {
+        &self.items
+    }
+
+    /// Selected members of a compound; none means all.
+    pub fn fields(&self) -> &[String] {
+        &self.fields
+    }
+
+    /// Checks the selection against a shape. Linear in the length of its lists.
+    ///
+    /// # Errors
+    /// `bad_selection` where it does not fit the rank or a mask the length, `out_of_bounds` naming index, axis, size.
+    pub fn resolve(&self, shape: &[u64]) -> Result<Resolved> {
+        let given = self.items.iter().filter(|item| **item != Item::Ellipsis).count();
+        let Some(whole) = shape.len().checked_sub(given) else {
+            let message = format!("{given} indices for an array of rank {}", shape.len());
+            return Err(Error::new(Reason::BadSelection, message));
+        };
+        let mut axes = Vec::with_capacity(shape.len());
+        for item in &self.items {
+            let axis = axes.len();
+            if *item == Item::Ellipsis {
+                axes.extend(shape[axis..axis + whole].iter().map(|size| AxisSelection::all(*size)));
+            } else {
+                axes.push(AxisSelection::resolve(item, axis, shape[axis])?);
+            }
+        }
+        axes.extend(shape[axes.len()..].iter().map(|size| AxisSelection::all(*size)));
+        let entries: usize = self.items.iter().map(Item::entries).sum();
+        let text = (entries <= TEXT_ENTRIES_MAX).then(|| self.to_string().into());
+        Ok(Resolved { axes, fields: self.fields.clone(), source_shape: shape.to_vec(), text })
+    }
+}
+
+impl Item {
+    fn entries(&self) -> usize {
+        match self {
+            Self::Index(_) | Self::Slice { .. } | Self::Ellipsis => 1,
+            Self::List(list) => list.len(),
+            Self::Mask(mask) => mask.len(),
+        }
+    }
+}
+
+/// The canonical text: fields first, items separated by ", ". [`Selection::parse`] of it is the selection again.
+impl fmt::Display for Selection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        for field in &self.fields {
+            write!(f, "{separator}\"{}\"", field.replace('\\', "\\\\").replace('"', "\\\""))?;
+            separator = ", ";
+        }
+        for item in &self.items {
+            write!(f, "{separator}{item}")?;
+            separator = ", ";
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Item {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let optional = |f: &mut fmt::Formatter<'_>, number: &Option<i64>| match number {
+            Some(number) => write!(f, "{number}"),
+            None => Ok(()),
+        };
+        match self {
+            Self::Index(index) => write!(f, "{index}"),
+            Self::Slice { start, stop, step } => {
+                optional(f, start)?;
+                f.write_str(":")?;
+                optional(f, stop)?;
+                match step {
+                    Some(step) => write!(f, ":{step}"),
+                    None => Ok(()),
+                }
+            }
+            Self::List(list) => write_list(f, list.iter()),
+            Self::Mask(mask) => write_list(f, mask.iter().map(|selected| if *selected { "True" } else { "False" })),
+            Self::Ellipsis => f.write_str("..."),
+        }
+    }
+}
+
+fn write_list(f: &mut fmt::Formatter<'_>, entries: impl Iterator<Item = impl fmt::Display>) -> fmt::Result {
+    f.write_str("[")?;
+    for (position, entry) in entries.enumerate() {
+        write!(f, "{}{entry}", if position == 0 { "" } else { "," })?;
+    }
+    f.write_str("]")
+}
+
+/// What is selected of one axis; every index lies inside it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AxisSelection {
+    /// One index; the axis is not part of the result.
+    Index(u64),
+    /// `count` indices from `start` on, `step` apart; `0, 1, 0` when empty, step 1 when there is only one.
+    Range {
+        /// First index.
+        start: u64,
+        /// Distance to the next one, not 0.
+        step: i64,
+        /// How many.
+        count: u64,
+    },
+    /// Indices in the order of the result. Lists that are ranges (`[3,4,5]`) are [`AxisSelection::Range`].
+    List(Arc<[u64]>),
+}
+
+impl AxisSelection {
+    /// The whole of an axis.
+    pub fn all(size: u64) -> Self {
+        Self::Range { start: 0, step: 1, count: size }
+    }
+
+    /// Indices selected, 1 for an [`AxisSelection::Index`].
+    pub fn count(&self) -> u64 {
+        match self {
+            Self::Index(_) => 1,
+            Self::Range { count, .. } => *count,
+            Self::List(list) => list.len() as u64,
+        }
+    }
+
+    fn resolve(item: &Item, axis: usize, size: u64) -> Result<Self> {
+        match item {
+            Item::Index(index) => Ok(Self::Index(inside(*index, axis, size)?)),
+            Item::Slice { start, stop, step } => Ok(slice(*start, *stop, step.unwrap_or(1), size)),
+            Item::List(list) => {
+                let indices = list.iter().map(|index| inside(*index, axis, size)).collect::<Result<Vec<_>>>()?;
+                Ok(Self::from_list(indices))
+            }
+            Item::Mask(mask) if mask.len() as u64 != size => {
+                let message = format!("a mask of {} values for axis {axis} of size {size}", mask.len());
+                Err(Error::new(Reason::BadSelection, message))
+            }
+            Item::Mask(mask) => {
+                let selected = mask.iter().enumerate().filter(|(_, selected)| **selected);
+                Ok(Self::from_list(selected.map(|(index, _)| index as u64).collect()))
+            }
+            Item::Ellipsis => Ok(Self::all(size)),
+        }
+    }
+
+    /// A range where the list is one: ranges are planned without looking at every entry.
+    fn from_list(list: Vec<u64>) -> Self {
+        let count = list.len() as u64;
+        let step = match list.as_slice() {
+            [] => return Self::all(0),
+            [_] => Some(1),
+            [first, second, ..] => {
+                i64::try_from(i128::from(*second) - i128::from(*first)).ok().filter(|step| *step != 0)
+            }
+        };
+        match step {
+            Some(step) if list.windows(2).all(|pair| pair[0].checked_add_signed(step) == Some(pair[1])) => {
+                Self::Range { start: list[0], step, count }
+            }
+            _ => Self::List(list.into()),
+        }
+    }
+}
+
+/// The index from the front of the axis.
+fn inside(index: i64, axis: usize, size: u64) -> Result<u64> {
+    let found = if index < 0 { size.checked_sub(index.unsigned_abs()) } else { Some(index.unsigned_abs()) };
+    found.filter(|found| *found < size).ok_or_else(|| {
+        Error::new(Reason::OutOfBounds, format!("index {index} is out of bounds for axis {axis} of size {size}"))
+    })
+}
+
+/// CPython's PySlice_AdjustIndices, in 128 bits: no bound of a 64-bit axis overflows there.
+fn slice(start: Option<i64>, stop: Option<i64>, step: i64, size: u64) -> AxisSelection {
+    let (size, step_wide) = (i128::from(size), i128::from(step));
+    // With a negative step, -1 is the place before the first index.
+    let (low, high) = if step > 0 { (0, size) } else { (-1, size - 1) };
+    let clip = |bound: i64| {
+        let bound = i128::from(bound);
+        (if bound < 0 { bound + size } else { bound }).clamp(low, high.max(low))
+    };
+    let (near, far) = if step > 0 { (low, high) } else { (high, low) };
+    let (start, stop) = (start.map_or(near, clip), stop.map_or(far, clip));
+    let distance = if step > 0 { stop - start } else { start - stop };
+    if distance <= 0 {
+        return AxisSelection::all(0);
+    }
+    let count = (distance - 1) / step_wide.abs() + 1;
+    let (start, count) = (start as u64, count as u64);
+    AxisSelection::Range { start, step: if count == 1 { 1 } else { step }, count }
+}
+
+/// A selection that was checked against a shape.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    axes: Vec<AxisSelection>,
+    fields: Vec<String>,
+    source_shape: Vec<u64>,
+    text: Option<Arc<str>>,
+}
+
+impl Resolved {
+    /// What is selected, by axis of the array.
+    pub fn axes(&self) -> &[AxisSelection] {
+        &self.axes
+    }
+
+    /// Selected members of a compound; none means all.
+    pub fn fields(&self) -> &[String] {
+        &self.fields
+    }
+
+    /// The shape it was checked against.
+    pub fn source_shape(&self) -> &[u64] {
+        &self.source_shape
+    }
+
+    /// The canonical text; `None` where lists make it too long to be passed around.
+    pub fn text(&self) -> Option<&str> {
+        self.text.as_deref()
+    }
+
+    /// Shape of the result: axes selected by an index are dropped.
+    pub fn shape(&self) -> Vec<u64> {
+        let kept = self.axes.iter().filter(|axis| !matches!(axis, AxisSelection::Index(_)));
+        kept.map(AxisSelection::count).collect()
+    }
+}

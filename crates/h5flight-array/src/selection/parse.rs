@@ -1,0 +1,180 @@
+//! The text form of a selection, read by hand in one pass.
+
+use super::{Item, Selection};
+use crate::error::{Error, Reason, Result};
+
+/// How many characters of an unexpected word are shown.
+const SHOWN_CHARS: usize = 20;
+
+pub(super) fn parse(text: &str) -> Result<Selection> {
+    let mut parser = Parser { text, at: 0 };
+    let (mut items, mut fields) = (Vec::new(), Vec::new());
+    parser.blanks();
+    if parser.takes("()") {
+        parser.blanks();
+        parser.end("the end of the selection")?;
+        return Selection::new(items, fields);
+    }
+    while parser.peek().is_some() {
+        match parser.peek() {
+            Some('"' | '\'') => fields.push(parser.quoted()?),
+            _ => items.push(parser.item()?),
+        }
+        parser.blanks();
+        if !parser.takes(",") {
+            parser.end("',' or the end of the selection")?;
+        }
+        parser.blanks();
+    }
+    Selection::new(items, fields)
+}
+
+struct Parser<'a> {
+    text: &'a str,
+    /// Next byte, at a character's start.
+    at: usize,
+}
+
+impl Parser<'_> {
+    fn item(&mut self) -> Result<Item> {
+        const EXPECTED: &str = "an index, a slice, a list, '...' or a quoted field name";
+        match self.peek() {
+            Some('[') => self.list(),
+            Some('.') if self.takes("...") => Ok(Item::Ellipsis),
+            Some('+' | '-' | ':' | '0'..='9') => self.index_or_slice(),
+            _ if self.takes("None") || self.takes("newaxis") || self.takes("np.newaxis") => {
+                Err(Error::new(Reason::BadSelection, "new axes (None, newaxis) are not supported"))
+            }
+            _ => Err(self.expected(EXPECTED)),
+        }
+    }
+
+    fn index_or_slice(&mut self) -> Result<Item> {
+        let start = self.optional_number()?;
+        if !self.takes(":") {
+            return match start {
+                Some(index) => Ok(Item::Index(index)),
+                None => Err(self.expected("a number")),
+            };
+        }
+        self.blanks();
+        let stop = self.optional_number()?;
+        if !self.takes(":") {
+            return Ok(Item::Slice { start, stop, step: None });
+        }
+        self.blanks();
+        let position = self.position();
+        let step = self.optional_number()?;
+        if step == Some(0) {
+            let message = format!("selection, character {position}: a step of 0, expected another number");
+            return Err(Error::new(Reason::BadSelection, message));
+        }
+        Ok(Item::Slice { start, stop, step })
+    }
+
+    /// `[1, 5, 7]` or `[True, False]`; a comma may follow the last entry.
+    fn list(&mut self) -> Result<Item> {
+        self.at += 1;
+        self.blanks();
+        match self.peek() {
+            Some('T' | 'F' | 't' | 'f') => self.entries(Self::truth).map(Item::Mask),
+            _ => self.entries(Self::number).map(Item::List),
+        }
+    }
+
+    fn entries<T>(&mut self, entry: impl Fn(&mut Self) -> Result<T>) -> Result<Vec<T>> {
+        let mut entries = Vec::new();
+        loop {
+            self.blanks();
+            if self.takes("]") {
+                return Ok(entries);
+            }
+            entries.push(entry(self)?);
+            self.blanks();
+            if !self.takes(",") && self.peek() != Some(']') {
+                return Err(self.expected("',' or ']'"));
+            }
+        }
+    }
+
+    fn truth(&mut self) -> Result<bool> {
+        if self.takes("True") || self.takes("true") {
+            Ok(true)
+        } else if self.takes("False") || self.takes("false") {
+            Ok(false)
+        } else {
+            Err(self.expected("True or False"))
+        }
+    }
+
+    fn number(&mut self) -> Result<i64> {
+        self.optional_number()?.ok_or_else(|| self.expected("a number"))
+    }
+
+    /// A number and the blanks behind it, or nothing.
+    fn optional_number(&mut self) -> Result<Option<i64>> {
+        let rest = &self.text[self.at..];
+        let sign = usize::from(rest.starts_with(['+', '-']));
+        let digits = rest[sign..].bytes().take_while(u8::is_ascii_digit).count();
+        if digits == 0 {
+            return if sign == 0 { Ok(None) } else { Err(self.expected("a number")) };
+        }
+        let Ok(number) = rest[..sign + digits].parse() else {
+            let (position, start) = (self.position(), &rest[..(sign + digits).min(SHOWN_CHARS)]);
+            let message = format!("selection, character {position}: the number {start} does not fit 64 bits");
+            return Err(Error::new(Reason::BadSelection, message));
+        };
+        self.at += sign + digits;
+        self.blanks();
+        Ok(Some(number))
+    }
+
+    /// A name in double or single quotes; a backslash takes the next character as it is.
+    fn quoted(&mut self) -> Result<String> {
+        let quote = self.peek();
+        let mut name = String::new();
+        let mut characters = self.text[self.at + 1..].char_indices();
+        while let Some((offset, character)) = characters.next() {
+            if Some(character) == quote {
+                self.at += 1 + offset + 1;
+                return Ok(name);
+            }
+            let taken = if character == '\\' { characters.next().map(|(_, next)| next) } else { Some(character) };
+            name.extend(taken);
+        }
+        Err(Error::new(
+            Reason::BadSelection,
+            format!("selection, character {}: the quoted field name does not end", self.position()),
+        ))
+    }
+
+    fn peek(&self) -> Option<char> {
+        self.text[self.at..].chars().next()
+    }
+
+    fn takes(&mut self, word: &str) -> bool {
+        let found = self.text[self.at..].starts_with(word);
+        self.at += if found { word.len() } else { 0 };
+        found
+    }
+
+    fn blanks(&mut self) {
+        let rest = &self.text[self.at..];
+        self.at += rest.len() - rest.trim_start().len();
+    }
+
+    fn end(&self, expected: &str) -> Result<()> {
+        if self.at == self.text.len() { Ok(()) } else { Err(self.expected(expected)) }
+    }
+
+    fn position(&self) -> usize {
+        self.text[..self.at].chars().count() + 1
+    }
+
+    fn expected(&self, what: &str) -> Error {
+        let found: String = self.text[self.at..].chars().take(SHOWN_CHARS).collect();
+        let found = if found.is_empty() { "the end".to_owned() } else { format!("{found:?}") };
+        let message = format!("selection, character {}: expected {what}, found {found}", self.position());
+        Error::new(Reason::BadSelection, message)
+    }
+}
