@@ -10,11 +10,11 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Declares [`Reason`] with its wire names in one place.
 macro_rules! reasons {
-    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
+    ($(#[doc = $doc:literal] $name:ident = $text:literal,)*) => {
         /// Why something was refused; the `reason` of a `google.rpc.ErrorInfo`.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
         #[serde(rename_all = "snake_case")]
-        pub enum Reason { $($(#[$doc])* $name,)* }
+        pub enum Reason { $(#[doc = $doc] $name,)* }
 
         impl Reason {
             /// Every reason, in the order of the documentation.
@@ -23,6 +23,11 @@ macro_rules! reasons {
             /// The stable text on the wire.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $text,)* }
+            }
+
+            /// What it means, in one sentence: the text of docs/errors.md.
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$name => $doc,)* }
             }
 
             /// The reason of this wire text, where there is one.
@@ -82,6 +87,8 @@ reasons! {
     DatasetExists = "dataset_exists",
     /// An upload's bytes are not the ones announced.
     UploadMismatch = "upload_mismatch",
+    /// The upload is larger than the server takes.
+    UploadTooLarge = "upload_too_large",
     /// The dataset has a null dataspace: it holds no value at all.
     NullDataspace = "null_dataspace",
     /// A chunk is declared larger than the server decodes.

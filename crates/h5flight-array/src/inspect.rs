@@ -18,6 +18,8 @@ use crate::meta::ArrayMeta;
 
 /// The descriptor on which the worker finds the file, opened read-only by the server.
 pub const FILE_FD: i32 = 3;
+/// Bytes before a frame's message: the two lengths.
+pub const HEAD_BYTES: usize = 8;
 /// The largest JSON message of a frame. One object with its attributes must fit; the worker cuts attributes to this.
 pub const MESSAGE_BYTES_MAX: u32 = 16 << 20;
 /// The largest data of a frame: one decoded block.
@@ -262,8 +264,7 @@ impl Frame {
     /// # Errors
     /// `malformed_file`: whatever goes wrong here, the worker did not end as it should have.
     pub fn read_from(input: &mut impl Read) -> Result<Option<Self>> {
-        let broken = |what: &str| Error::new(Reason::MalformedFile, format!("the worker's answer {what}"));
-        let mut head = [0u8; 8];
+        let mut head = [0u8; HEAD_BYTES];
         match input.read(&mut head[..1]) {
             Ok(0) => return Ok(None),
             Ok(_) => {}
@@ -273,19 +274,40 @@ impl Frame {
             input.read_exact(buffer).map_err(|error| broken("ends within a frame").with_source(error))
         };
         fill(&mut head[1..])?;
+        let (message_bytes, data_bytes) = Self::lengths(head)?;
+        let mut message = vec![0; message_bytes];
+        fill(&mut message)?;
+        let mut data = vec![0; data_bytes];
+        fill(&mut data)?;
+        Self::from_parts(&message, data.into()).map(Some)
+    }
+
+    /// Bytes of the message and of the data that follow this head, both within the limits.
+    ///
+    /// # Errors
+    /// `malformed_file`.
+    pub fn lengths(head: [u8; HEAD_BYTES]) -> Result<(usize, usize)> {
         let [m0, m1, m2, m3, d0, d1, d2, d3] = head;
         let (message_bytes, data_bytes) = (u32::from_le_bytes([m0, m1, m2, m3]), u32::from_le_bytes([d0, d1, d2, d3]));
         if message_bytes > MESSAGE_BYTES_MAX || data_bytes > DATA_BYTES_MAX {
             return Err(broken("has a frame over the limits"));
         }
-        let mut message = vec![0; message_bytes as usize];
-        fill(&mut message)?;
-        let mut data = vec![0; data_bytes as usize];
-        fill(&mut data)?;
-        let message =
-            serde_json::from_slice(&message).map_err(|error| broken("is not understood").with_source(error))?;
-        Ok(Some(Self { message, data: data.into() }))
+        Ok((message_bytes as usize, data_bytes as usize))
     }
+
+    /// The frame of these parts.
+    ///
+    /// # Errors
+    /// `malformed_file`.
+    pub fn from_parts(message: &[u8], data: Bytes) -> Result<Self> {
+        let message = serde_json::from_slice(message).map_err(|error| broken("is not understood").with_source(error))?;
+        Ok(Self { message, data })
+    }
+}
+
+/// Whatever the worker said, it was not an answer.
+fn broken(what: &str) -> Error {
+    Error::new(Reason::MalformedFile, format!("the worker's answer {what}"))
 }
 
 #[cfg(test)]

@@ -63,6 +63,7 @@ pub struct Member {
 /// form (byte order, padding). Otherwise its elements are in the *packed* form that [`crate::batch`] describes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the sentence of each variant names its fields")]
 pub enum ElementType {
     /// 1, 2, 4 or 8 bytes, two's complement, all bits used.
     Integer { bytes: u32, signed: bool, order: ByteOrder },
@@ -206,6 +207,7 @@ pub struct Filter {
 /// Where an array's bytes lie.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the sentence of each variant names its fields")]
 pub enum Storage {
     /// In the object header; always delivered inline by the inspection.
     Compact,
@@ -222,6 +224,7 @@ pub enum Storage {
 /// The dataspace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the sentence of each variant names its fields")]
 pub enum Space {
     /// No value at all.
     Null,

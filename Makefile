@@ -1,0 +1,57 @@
+# h5flight: what a newcomer, a developer and CI call. Each target installs what it needs and says so.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# libhdf5 needs a newer CMake than some distributions have: it comes from PyPI into .venv.
+export CMAKE := $(CURDIR)/.venv/bin/cmake
+PYTHON := $(CURDIR)/.venv/bin/python
+TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+DEBUG_BIN := $(TARGET)/debug/h5flight
+RELEASE_BIN := $(TARGET)/release/h5flight
+
+.PHONY: help setup build release demo test test-rust test-python lint format bench clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: ## install what building and testing need
+	@scripts/setup.sh
+
+build: setup ## the debug binary
+	cargo build --package h5flight
+
+release: setup ## the release binary
+	cargo build --release --package h5flight
+
+demo: release ## write a recording, serve it, read slices of it, show the times and a picture
+	$(PYTHON) examples/demo.py --bin $(RELEASE_BIN)
+
+test: test-rust test-python ## all tests, with real PostgreSQL, Redis, pyarrow, h5py, pynwb
+
+test-rust: build
+	@scripts/test-rust.sh
+
+test-python: build
+	H5FLIGHT_BIN=$(DEBUG_BIN) $(PYTHON) -m pytest clients/python/tests tests/python
+
+lint: setup ## formatting, clippy, ruff, mypy
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --all-features -- -D warnings
+	.venv/bin/ruff check clients/python tests/python examples bench
+	.venv/bin/ruff format --check clients/python tests/python examples bench
+	.venv/bin/mypy --config-file clients/python/pyproject.toml clients/python/src
+	@scripts/check-layers.sh
+
+format: setup ## rewrite everything in the project's format
+	cargo fmt --all
+	.venv/bin/ruff check --fix clients/python tests/python examples bench
+	.venv/bin/ruff format clients/python tests/python examples bench
+
+bench: release ## measure against h5py on the same files in the same run; writes docs/performance.md
+	cargo bench --package h5flight-array
+	$(PYTHON) bench/run.py --bin $(RELEASE_BIN)
+
+clean: ## remove what was built, not what was served
+	cargo clean
+	rm -rf .venv demo-output

@@ -1,0 +1,154 @@
+//! What people look at, asked of the catalogue: one function a call, for both doors.
+
+use std::sync::Arc;
+
+use h5flight_array::Reason;
+use h5flight_array::meta::Storage;
+use h5flight_catalog::model::{Paged, Principal, VersionSelector};
+use h5flight_proto::v1;
+
+use crate::convert;
+use crate::error::{Error, Result};
+use crate::service::Service;
+
+/// Chunks of a page when the client does not say, and at most.
+const CHUNKS_PAGE: u32 = 1_000;
+const CHUNKS_PAGE_MAX: u32 = 100_000;
+
+/// Animals.
+///
+/// # Errors
+/// `bad_request` for a bad page token; `catalog_unavailable`.
+pub async fn animals(service: &Service, request: v1::ListAnimalsRequest) -> Result<v1::ListAnimalsResponse> {
+    let Paged { items, next } = service.catalog.list_animals(&convert::page(request.page)).await?;
+    Ok(v1::ListAnimalsResponse { animals: items.into_iter().map(convert::animal).collect(), next_token: next })
+}
+
+/// Experiments of an animal.
+///
+/// # Errors
+/// Also `animal_not_found`.
+pub async fn experiments(
+    service: &Service,
+    request: v1::ListExperimentsRequest,
+) -> Result<v1::ListExperimentsResponse> {
+    let page = convert::page(request.page);
+    let Paged { items, next } = service.catalog.list_experiments(&request.animal, &page).await?;
+    let experiments = items.into_iter().map(convert::experiment).collect();
+    Ok(v1::ListExperimentsResponse { experiments, next_token: next })
+}
+
+/// Datasets of an experiment.
+///
+/// # Errors
+/// Also `animal_not_found`, `experiment_not_found`.
+pub async fn datasets(service: &Service, request: v1::ListDatasetsRequest) -> Result<v1::ListDatasetsResponse> {
+    let page = convert::page(request.page);
+    let found = service.catalog.list_datasets(&request.animal, &request.experiment, &page).await?;
+    let datasets = found.items.into_iter().map(convert::dataset).collect();
+    Ok(v1::ListDatasetsResponse { datasets, next_token: found.next })
+}
+
+/// One object.
+///
+/// # Errors
+/// Also `dataset_not_found`.
+pub async fn describe(service: &Service, request: v1::DescribeRequest) -> Result<v1::DescribeResponse> {
+    let path = convert::object_path(&request.animal, &request.experiment, &request.path)?;
+    Ok(convert::description(service.catalog.describe(&path).await?))
+}
+
+/// Datasets that match words.
+///
+/// # Errors
+/// `bad_request` for a bad page token; `catalog_unavailable`.
+pub async fn search(service: &Service, request: v1::SearchRequest) -> Result<v1::SearchResponse> {
+    let found = service.catalog.search(&request.query, &convert::page(request.page)).await?;
+    let datasets = found.items.into_iter().map(convert::dataset).collect();
+    Ok(v1::SearchResponse { datasets, next_token: found.next })
+}
+
+/// The chunk pointers of a dataset's current version, expanded. The page token is the position in the index.
+///
+/// # Errors
+/// `dataset_not_found`, `bad_request`.
+pub async fn chunks(service: &Service, request: v1::ListChunksRequest) -> Result<v1::ListChunksResponse> {
+    let path = convert::dataset_path(&request.animal, &request.experiment, &request.dataset)?;
+    let v1::PageRequest { size, token } = request.page.unwrap_or_default();
+    let bad_token = || Error::new(Reason::BadRequest, format!("{token:?} is not a page token of this list"));
+    let mut skip: usize = if token.is_empty() { 0 } else { token.parse().map_err(|_| bad_token())? };
+    let size = if size == 0 { CHUNKS_PAGE } else { size.min(CHUNKS_PAGE_MAX) } as usize;
+    let version = service.versions.resolve(&path, VersionSelector::Current).await?;
+    let (start, mut chunks) = (skip, Vec::new());
+    for extent in &version.extents {
+        let pointers = extent.array.index.pointers();
+        let Storage::Chunked { chunk_shape } = &extent.array.meta.storage else { continue };
+        let grid: Vec<u64> =
+            extent.array.meta.shape().iter().zip(chunk_shape).map(|(size, chunk)| size.div_ceil(*chunk)).collect();
+        let from = skip.min(pointers.len());
+        skip -= from;
+        for pointer in pointers[from..].iter().take(size - chunks.len()) {
+            chunks.push(v1::Chunk {
+                position: position(pointer.number, &grid),
+                offset: pointer.offset,
+                stored_bytes: u64::from(pointer.bytes),
+                filter_mask: pointer.mask,
+            });
+        }
+    }
+    let next_token = if chunks.len() == size { (start + size).to_string() } else { String::new() };
+    Ok(v1::ListChunksResponse { chunks, next_token })
+}
+
+/// A chunk's number as its position by axis.
+fn position(number: u64, grid: &[u64]) -> Vec<u64> {
+    let mut rest = number;
+    let mut position: Vec<u64> = grid
+        .iter()
+        .rev()
+        .map(|count| {
+            let at = rest % (*count).max(1);
+            rest /= (*count).max(1);
+            at
+        })
+        .collect();
+    position.reverse();
+    position
+}
+
+/// The server, as this principal sees it. Answers also when the catalogue is away: totals are 0 then.
+pub async fn server_info(service: &Arc<Service>, principal: &Principal) -> v1::GetServerInfoResponse {
+    let counts = service.catalog.counts().await.unwrap_or_default();
+    let redis = match &service.redis {
+        None => "off",
+        Some(redis) if redis.ping().await => "up",
+        Some(_) => "down",
+    };
+    let (cache_bytes, cache_bytes_max) = service.memory.size();
+    v1::GetServerInfoResponse {
+        version: env!("CARGO_PKG_VERSION").into(),
+        catalog: service.catalog.backend().into(),
+        redis: redis.into(),
+        roots: service.files.root_names(),
+        animals: counts.animals,
+        experiments: counts.experiments,
+        datasets: counts.datasets,
+        files: counts.files,
+        cache_bytes,
+        cache_bytes_max,
+        principal: principal.name.clone(),
+        role: principal.role.as_str().into(),
+        uptime_s: service.started.elapsed().as_secs(),
+        sandbox: service.sandbox.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_chunk_number_becomes_its_position_in_the_grid() {
+        assert_eq!(super::position(7, &[3, 4]), [1, 3]);
+        assert_eq!(super::position(0, &[3, 4]), [0, 0]);
+        assert_eq!(super::position(23, &[2, 3, 4]), [1, 2, 3]);
+    }
+}

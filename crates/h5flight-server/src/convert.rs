@@ -1,0 +1,327 @@
+//! Translation at the doors: protobuf, JSON and Arrow messages to and from the words of the inside.
+//!
+//! No decisions and no I/O live here. Numbers and names from the wire are checked here, so that the inside never sees one
+//! that means nothing.
+
+use h5flight_array::Reason;
+use h5flight_array::batch::numpy_type;
+use h5flight_array::inspect::ObjectKind;
+use h5flight_array::meta::{ArrayMeta, Filter, Space, Storage};
+use h5flight_array::plan::{Layout, Strings};
+use h5flight_array::selection::{Item, Selection};
+use h5flight_catalog::model::{
+    AnimalSummary, DatasetPath, DatasetSummary, Description, ExperimentSummary, Page, Published, VersionSelector,
+};
+use h5flight_proto::v1::{self, axis_selection, get_data_request};
+use serde_json::{Value, json};
+
+use crate::error::{Error, Result};
+use crate::publish::names::{NAME_BYTES_MAX, Naming};
+use crate::read::ReadRequest;
+
+/// Longest name of a dataset, in bytes.
+const PATH_BYTES_MAX: usize = 4096;
+/// Longest text of a selection, in bytes.
+const SELECTION_BYTES_MAX: usize = 16 << 20;
+/// Bounds of the batch size that a client may wish, in bytes.
+const BATCH_BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=16 << 20;
+/// Batches when the client does not wish: within every client's default message limit, and the best throughput measured.
+const BATCH_BYTES_DEFAULT: u64 = 1 << 20;
+/// Longest mask, in flags; a longer one says less than a slice would.
+const MASK_FLAGS_MAX: u64 = 1 << 30;
+
+fn bad_request(message: impl Into<String>) -> Error {
+    Error::new(Reason::BadRequest, message)
+}
+
+/// Checks a request and brings it into the words of the inside.
+///
+/// # Errors
+/// `bad_request`, `bad_selection`.
+pub fn read_request(request: &v1::GetDataRequest) -> Result<ReadRequest> {
+    let path = dataset_path(&request.animal, &request.experiment, &request.dataset)?;
+    let selection = match &request.part {
+        None => Selection::default(),
+        Some(get_data_request::Part::Selection(text)) if text.len() > SELECTION_BYTES_MAX => {
+            let message = format!("the selection's text has {} bytes, the most is {SELECTION_BYTES_MAX}", text.len());
+            return Err(Error::new(Reason::BadSelection, message));
+        }
+        Some(get_data_request::Part::Selection(text)) => Selection::parse(text)?,
+        Some(get_data_request::Part::Parts(parts)) => selection(parts)?,
+    };
+    let layout = match v1::Layout::try_from(request.layout) {
+        Ok(v1::Layout::Auto) => Layout::Auto,
+        Ok(v1::Layout::Tensor) => Layout::Tensor,
+        Ok(v1::Layout::Columns) => Layout::Columns,
+        Ok(v1::Layout::Tidy) => Layout::Tidy,
+        Err(_) => return Err(bad_request(format!("layout {} does not exist", request.layout))),
+    };
+    let strings = match v1::StringForm::try_from(request.strings) {
+        Ok(v1::StringForm::Auto) => Strings::AsIndexed,
+        Ok(v1::StringForm::Binary) => Strings::Binary,
+        Err(_) => return Err(bad_request(format!("string form {} does not exist", request.strings))),
+    };
+    let rows = match &request.rows {
+        None => None,
+        Some(v1::RowRange { start, stop }) if start <= stop => Some(*start..*stop),
+        Some(v1::RowRange { start, stop }) => return Err(bad_request(format!("rows {start} to {stop}"))),
+    };
+    let version = match request.version {
+        0 => VersionSelector::Current,
+        number => VersionSelector::Number(number),
+    };
+    let batch_bytes = match request.batch_bytes {
+        0 => BATCH_BYTES_DEFAULT,
+        wished => wished.clamp(*BATCH_BYTES.start(), *BATCH_BYTES.end()),
+    };
+    Ok(ReadRequest { path, version, selection, layout, strings, rows, batch_bytes })
+}
+
+/// A dataset's name of three parts; slashes around the dataset are ignored.
+///
+/// # Errors
+/// `bad_request` naming the part.
+pub fn dataset_path(animal: &str, experiment: &str, dataset: &str) -> Result<DatasetPath> {
+    for (level, name) in [("animal", animal), ("experiment", experiment)] {
+        if name.is_empty() {
+            return Err(bad_request(format!("no {level} is named")));
+        }
+    }
+    let dataset = dataset.trim_matches('/');
+    if dataset.is_empty() {
+        return Err(bad_request("no dataset is named"));
+    }
+    object_path(animal, experiment, dataset)
+}
+
+/// The same where the dataset may be empty: the root group.
+///
+/// # Errors
+/// `bad_request` naming the part.
+pub fn object_path(animal: &str, experiment: &str, dataset: &str) -> Result<DatasetPath> {
+    let naming = naming(animal, experiment)?;
+    let dataset = dataset.trim_matches('/');
+    if dataset.len() > PATH_BYTES_MAX {
+        return Err(bad_request(format!("the dataset's name has {} bytes, the most is {PATH_BYTES_MAX}", dataset.len())));
+    }
+    Ok(DatasetPath { animal: naming.animal, experiment: naming.experiment, dataset: dataset.to_owned() })
+}
+
+/// Animal and experiment, each possibly empty.
+///
+/// # Errors
+/// `bad_request` for names that are too long or have control characters.
+pub fn naming(animal: &str, experiment: &str) -> Result<Naming> {
+    for (level, name) in [("animal", animal), ("experiment", experiment)] {
+        if name.len() > NAME_BYTES_MAX || name.contains(char::is_control) {
+            return Err(bad_request(format!("the {level}'s name is longer than {NAME_BYTES_MAX} bytes or unprintable")));
+        }
+    }
+    Ok(Naming { animal: animal.to_owned(), experiment: experiment.to_owned() })
+}
+
+/// Part of a list.
+pub fn page(page: Option<v1::PageRequest>) -> Page {
+    let v1::PageRequest { size, token } = page.unwrap_or_default();
+    Page { size, token }
+}
+
+fn selection(parts: &v1::Selection) -> Result<Selection> {
+    let items = parts.axes.iter().map(axis_item).collect::<Result<_>>()?;
+    Ok(Selection::new(items, parts.fields.clone())?)
+}
+
+fn axis_item(axis: &v1::AxisSelection) -> Result<Item> {
+    Ok(match &axis.kind {
+        None => return Err(Error::new(Reason::BadSelection, "an axis of the selection says nothing")),
+        Some(axis_selection::Kind::Index(index)) => Item::Index(*index),
+        Some(axis_selection::Kind::Slice(v1::Slice { start, stop, step })) => {
+            Item::Slice { start: *start, stop: *stop, step: *step }
+        }
+        Some(axis_selection::Kind::List(list)) => Item::List(list.indices.clone()),
+        Some(axis_selection::Kind::Mask(mask)) => Item::Mask(flags(mask)?),
+        Some(axis_selection::Kind::Ellipsis(_)) => Item::Ellipsis,
+    })
+}
+
+fn flags(mask: &v1::Mask) -> Result<Vec<bool>> {
+    if mask.length > MASK_FLAGS_MAX || mask.length.div_ceil(8) != mask.bits.len() as u64 {
+        let message = format!("a mask of {} flags has {} bytes", mask.length, mask.bits.len());
+        return Err(Error::new(Reason::BadSelection, message));
+    }
+    Ok((0..mask.length as usize).map(|at| mask.bits[at / 8] >> (at % 8) & 1 == 1).collect())
+}
+
+/// Words for a filter: numpy users know them by these.
+fn filter_name(filter: &Filter) -> String {
+    match filter.id {
+        1 => "deflate".into(),
+        2 => "shuffle".into(),
+        3 => "fletcher32".into(),
+        4 => "szip".into(),
+        5 => "nbit".into(),
+        6 => "scaleoffset".into(),
+        32000 => "lzf".into(),
+        id if filter.name.is_empty() => format!("filter {id}"),
+        id => format!("filter {id} ({})", filter.name),
+    }
+}
+
+/// An animal on the wire.
+pub fn animal(found: AnimalSummary) -> v1::Animal {
+    v1::Animal { animal: found.animal, species: found.species, experiments: found.experiments }
+}
+
+/// An experiment on the wire.
+pub fn experiment(found: ExperimentSummary) -> v1::Experiment {
+    let ExperimentSummary { animal, experiment, facts, datasets } = found;
+    v1::Experiment {
+        animal,
+        experiment,
+        datasets,
+        start_time: facts.start_time.unwrap_or_default(),
+        identifier: facts.identifier.unwrap_or_default(),
+        nwb_version: facts.nwb_version.unwrap_or_default(),
+    }
+}
+
+/// A dataset on the wire.
+pub fn dataset(found: DatasetSummary) -> v1::Dataset {
+    let DatasetSummary { path, version, meta, chunks: stored_chunks, stored_bytes, problem } = found;
+    let (problem_reason, problem) = problem.unwrap_or_default();
+    let chunks = match &meta.storage {
+        Storage::Chunked { chunk_shape } => chunk_shape.clone(),
+        Storage::Compact | Storage::Contiguous { .. } | Storage::Virtual | Storage::External => Vec::new(),
+    };
+    let max_shape = meta.max_shape.iter().map(|size| size.map_or(-1, |size| i64::try_from(size).unwrap_or(i64::MAX)));
+    v1::Dataset {
+        animal: path.animal,
+        experiment: path.experiment,
+        dataset: path.dataset,
+        version,
+        shape: meta.shape().to_vec(),
+        dtype: dtype(&meta),
+        chunks,
+        filters: meta.filters.iter().map(filter_name).collect(),
+        stored_bytes,
+        decoded_bytes: decoded_bytes(&meta).unwrap_or(0),
+        problem_reason,
+        problem,
+        max_shape: max_shape.collect(),
+        stored_chunks,
+        is_null: meta.space == Space::Null,
+    }
+}
+
+fn dtype(meta: &ArrayMeta) -> String {
+    if meta.type_note.is_empty() { numpy_type(&meta.element) } else { meta.type_note.clone() }
+}
+
+fn decoded_bytes(meta: &ArrayMeta) -> Option<u64> {
+    meta.elements().ok()?.checked_mul(meta.element.fixed_bytes()?)
+}
+
+/// "group", "dataset", "named_type".
+pub const fn kind(kind: ObjectKind) -> &'static str {
+    match kind {
+        ObjectKind::Group => "group",
+        ObjectKind::Dataset => "dataset",
+        ObjectKind::NamedType => "named_type",
+    }
+}
+
+/// A description on the wire.
+pub fn description(found: Description) -> v1::DescribeResponse {
+    let child = |(name, of): (String, ObjectKind)| v1::Child { name, kind: kind(of).into() };
+    v1::DescribeResponse {
+        path: found.path.dataset,
+        kind: kind(found.kind).into(),
+        attributes_json: Value::Object(found.attributes).to_string(),
+        dataset: found.dataset.map(dataset),
+        children: found.children.into_iter().map(child).collect(),
+        aliases: found.aliases,
+    }
+}
+
+/// A publication on the wire.
+pub fn publication(published: Published) -> v1::Publication {
+    let name = |(animal, experiment)| v1::ExperimentName { animal, experiment };
+    v1::Publication {
+        experiments: published.experiments.into_iter().map(name).collect(),
+        datasets: published.datasets,
+        chunks: published.chunks,
+        already: published.already,
+    }
+}
+
+/// The messages of the action protocol: the same fields as in protobuf, as JSON.
+pub mod as_json {
+    use super::*;
+
+    /// An animal.
+    pub fn animal(animal: &v1::Animal) -> Value {
+        json!({ "animal": animal.animal, "species": animal.species, "experiments": animal.experiments })
+    }
+
+    /// An experiment.
+    pub fn experiment(found: &v1::Experiment) -> Value {
+        let v1::Experiment { animal, experiment, datasets, start_time, identifier, nwb_version } = found;
+        json!({
+            "animal": animal, "experiment": experiment, "datasets": datasets, "start_time": start_time,
+            "identifier": identifier, "nwb_version": nwb_version,
+        })
+    }
+
+    /// A dataset.
+    pub fn dataset(found: &v1::Dataset) -> Value {
+        json!({
+            "animal": found.animal, "experiment": found.experiment, "dataset": found.dataset,
+            "version": found.version, "shape": found.shape, "dtype": found.dtype, "chunks": found.chunks,
+            "filters": found.filters, "stored_bytes": found.stored_bytes, "decoded_bytes": found.decoded_bytes,
+            "problem_reason": found.problem_reason, "problem": found.problem, "max_shape": found.max_shape,
+            "stored_chunks": found.stored_chunks, "is_null": found.is_null,
+        })
+    }
+
+    /// A description; the attributes are an object here.
+    pub fn description(found: &v1::DescribeResponse) -> Value {
+        let attributes: Value = serde_json::from_str(&found.attributes_json).unwrap_or_default();
+        let children: Vec<_> =
+            found.children.iter().map(|child| json!({ "name": child.name, "kind": child.kind })).collect();
+        json!({
+            "path": found.path, "kind": found.kind, "attributes": attributes,
+            "dataset": found.dataset.as_ref().map(dataset), "children": children, "aliases": found.aliases,
+        })
+    }
+
+    /// A report of a registration.
+    pub fn report(report: &v1::RegisterReport) -> Value {
+        let publication = report.publication.as_ref().map(|made| {
+            let names: Vec<_> =
+                made.experiments.iter().map(|name| json!({ "animal": name.animal, "experiment": name.experiment })).collect();
+            json!({ "experiments": names, "datasets": made.datasets, "chunks": made.chunks, "already": made.already })
+        });
+        json!({
+            "path": report.path, "publication": publication, "reason": report.reason, "message": report.message,
+            "millis": report.millis,
+        })
+    }
+
+    /// A chunk pointer.
+    pub fn chunk(chunk: &v1::Chunk) -> Value {
+        json!({
+            "position": chunk.position, "offset": chunk.offset, "stored_bytes": chunk.stored_bytes,
+            "filter_mask": chunk.filter_mask,
+        })
+    }
+
+    /// The server.
+    pub fn server_info(info: &v1::GetServerInfoResponse) -> Value {
+        json!({
+            "version": info.version, "catalog": info.catalog, "redis": info.redis, "roots": info.roots,
+            "animals": info.animals, "experiments": info.experiments, "datasets": info.datasets, "files": info.files,
+            "cache_bytes": info.cache_bytes, "cache_bytes_max": info.cache_bytes_max, "principal": info.principal,
+            "role": info.role, "uptime_s": info.uptime_s, "sandbox": info.sandbox,
+        })
+    }
+}

@@ -1,0 +1,266 @@
+//! The door `h5flight.v1.DataService`: decode, ask, answer. Nothing is decided here.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use arrow_flight::FlightData;
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use h5flight_array::Reason;
+use h5flight_catalog::model::{Principal, Role};
+use h5flight_proto::v1::{self, data_service_server::DataService, ingest_request};
+use tokio::sync::mpsc;
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::error::{Error, Result as Answer};
+use crate::publish::{self, Upload, UploadHeader, Wishes};
+use crate::service::Service;
+use crate::telemetry::Call;
+use crate::{auth, browse, convert, read};
+
+/// Reports of a registration that wait for the client.
+const REPORTS_QUEUED_MAX: usize = 16;
+
+/// A stream of messages as tonic wants it.
+pub type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// The service behind its gRPC door.
+pub struct Grpc {
+    service: Arc<Service>,
+}
+
+impl Grpc {
+    /// In front of the service.
+    pub fn new(service: Arc<Service>) -> Self {
+        Self { service }
+    }
+}
+
+/// Who asks, entered into the call, and refused unless the role allows it.
+///
+/// # Errors
+/// `unauthenticated`, `permission_denied`, `catalog_unavailable`.
+pub async fn admit(service: &Service, call: &mut Call, metadata: &MetadataMap, role: Role) -> Answer<Principal> {
+    let principal = service.auth.principal(metadata).await?;
+    call.principal(&principal.name);
+    auth::require(&principal, role)?;
+    Ok(principal)
+}
+
+/// Writes the body of a unary call that needs the read role: admit, ask, log, answer.
+macro_rules! browse_call {
+    ($self:ident, $request:ident, $method:literal, $path:expr, $ask:path) => {{
+        let mut call = $self.service.log.call($method);
+        let (metadata, _, message) = $request.into_parts();
+        let answer = async {
+            admit(&$self.service, &mut call, &metadata, Role::Read).await?;
+            #[allow(clippy::redundant_closure_call)]
+            call.path(&$path(&message));
+            $ask(&$self.service, message).await
+        };
+        let answer = answer.await;
+        call.end(answer).map(Response::new).map_err(|error| error.status())
+    }};
+}
+
+#[tonic::async_trait]
+impl DataService for Grpc {
+    type GetDataStream = Messages<FlightData>;
+    type RegisterStream = Messages<v1::RegisterReport>;
+
+    async fn get_data(&self, request: Request<v1::GetDataRequest>) -> Result<Response<Messages<FlightData>>, Status> {
+        let mut call = self.service.log.call("GetData");
+        let (metadata, _, message) = request.into_parts();
+        let begun = async {
+            admit(&self.service, &mut call, &metadata, Role::Read).await?;
+            let request = convert::read_request(&message)?;
+            call.path(&request.path.to_string());
+            call.selection(&request.selection.to_string());
+            read::read(&self.service, request).await
+        };
+        match begun.await {
+            Ok(stream) => Ok(Response::new(stream.messages(call))),
+            Err(error) => Err(call.end::<()>(Err(error)).expect_err("it failed").status()),
+        }
+    }
+
+    async fn ingest(
+        &self,
+        request: Request<Streaming<v1::IngestRequest>>,
+    ) -> Result<Response<v1::IngestResponse>, Status> {
+        let mut call = self.service.log.call("Ingest");
+        let (metadata, _, messages) = request.into_parts();
+        let answer = ingest(&self.service, &mut call, &metadata, messages).await;
+        call.end(answer).map(Response::new).map_err(|error| error.status())
+    }
+
+    async fn register(
+        &self,
+        request: Request<v1::RegisterRequest>,
+    ) -> Result<Response<Messages<v1::RegisterReport>>, Status> {
+        let mut call = self.service.log.call("Register");
+        let (metadata, _, message) = request.into_parts();
+        let begun = async {
+            let principal = admit(&self.service, &mut call, &metadata, Role::Ingest).await?;
+            call.path(&message.path);
+            register(&self.service, &principal, &message).await
+        };
+        let reports = begun.await;
+        let reports = call.end(reports).map_err(|error| error.status())?;
+        let stream = tokio_stream::wrappers::ReceiverStream::new(reports).map(Ok);
+        Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn list_animals(
+        &self,
+        request: Request<v1::ListAnimalsRequest>,
+    ) -> Result<Response<v1::ListAnimalsResponse>, Status> {
+        browse_call!(self, request, "ListAnimals", |_: &_| String::new(), browse::animals)
+    }
+
+    async fn list_experiments(
+        &self,
+        request: Request<v1::ListExperimentsRequest>,
+    ) -> Result<Response<v1::ListExperimentsResponse>, Status> {
+        let path = |asked: &v1::ListExperimentsRequest| asked.animal.clone();
+        browse_call!(self, request, "ListExperiments", path, browse::experiments)
+    }
+
+    async fn list_datasets(
+        &self,
+        request: Request<v1::ListDatasetsRequest>,
+    ) -> Result<Response<v1::ListDatasetsResponse>, Status> {
+        let path = |asked: &v1::ListDatasetsRequest| format!("{}/{}", asked.animal, asked.experiment);
+        browse_call!(self, request, "ListDatasets", path, browse::datasets)
+    }
+
+    async fn describe(&self, request: Request<v1::DescribeRequest>) -> Result<Response<v1::DescribeResponse>, Status> {
+        let path = |asked: &v1::DescribeRequest| format!("{}/{}/{}", asked.animal, asked.experiment, asked.path);
+        browse_call!(self, request, "Describe", path, browse::describe)
+    }
+
+    async fn search(&self, request: Request<v1::SearchRequest>) -> Result<Response<v1::SearchResponse>, Status> {
+        browse_call!(self, request, "Search", |asked: &v1::SearchRequest| asked.query.clone(), browse::search)
+    }
+
+    async fn list_chunks(
+        &self,
+        request: Request<v1::ListChunksRequest>,
+    ) -> Result<Response<v1::ListChunksResponse>, Status> {
+        let path = |asked: &v1::ListChunksRequest| format!("{}/{}/{}", asked.animal, asked.experiment, asked.dataset);
+        browse_call!(self, request, "ListChunks", path, browse::chunks)
+    }
+
+    async fn get_server_info(
+        &self,
+        request: Request<v1::GetServerInfoRequest>,
+    ) -> Result<Response<v1::GetServerInfoResponse>, Status> {
+        let mut call = self.service.log.call("GetServerInfo");
+        let admitted = admit(&self.service, &mut call, request.metadata(), Role::Read).await;
+        let principal = call.end(admitted).map_err(|error| error.status())?;
+        Ok(Response::new(browse::server_info(&self.service, &principal).await))
+    }
+}
+
+async fn ingest(
+    service: &Arc<Service>,
+    call: &mut Call,
+    metadata: &MetadataMap,
+    mut messages: Streaming<v1::IngestRequest>,
+) -> Answer<v1::IngestResponse> {
+    let principal = admit(service, call, metadata, Role::Ingest).await?;
+    let header = match next(&mut messages).await?.and_then(|message| message.kind) {
+        Some(ingest_request::Kind::Header(header)) => header,
+        Some(ingest_request::Kind::Data(_)) | None => {
+            return Err(Error::new(Reason::BadRequest, "an upload begins with its header"));
+        }
+    };
+    call.path(&header.file_name);
+    if let Some(published) = service.catalog.find_ingest(&header.idempotency_key).await?.filter(|_| !header.idempotency_key.is_empty()) {
+        return Ok(v1::IngestResponse { content: header.blake3, publication: Some(convert::publication(published)) });
+    }
+    let naming = convert::naming(&header.animal, &header.experiment)?;
+    let header = UploadHeader {
+        file_name: header.file_name,
+        file_bytes: header.file_bytes,
+        blake3: header.blake3,
+        key: header.idempotency_key,
+        wishes: Wishes::new(naming, header.replace, &principal),
+    };
+    let mut upload = Upload::begin(service, header).await?;
+    while let Some(message) = next(&mut messages).await? {
+        match message.kind {
+            Some(ingest_request::Kind::Data(data)) => upload.take(Bytes::from(data)).await?,
+            Some(ingest_request::Kind::Header(_)) | None => {
+                return Err(Error::new(Reason::BadRequest, "an upload has one header, then bytes only"));
+            }
+        }
+    }
+    let uploaded = upload.finish().await?;
+    call.sent(0, 0, "upload");
+    let publication = Some(convert::publication(uploaded.published));
+    Ok(v1::IngestResponse { content: uploaded.content, publication })
+}
+
+/// The next message of a client; its going away ends the call.
+async fn next<T>(messages: &mut Streaming<T>) -> Answer<Option<T>> {
+    let broken = |status: Status| {
+        let message = "the upload broke off before its end";
+        h5flight_array::Error::new(Reason::UploadMismatch, message).with_source(status).into()
+    };
+    messages.message().await.map_err(broken)
+}
+
+/// Registers file by file in a task of its own; it ends early when nobody receives the reports any more.
+///
+/// # Errors
+/// What is wrong with the request as a whole; what is wrong with a file is in its report.
+pub async fn register(
+    service: &Arc<Service>,
+    principal: &Principal,
+    request: &v1::RegisterRequest,
+) -> Answer<mpsc::Receiver<v1::RegisterReport>> {
+    let naming = convert::naming(&request.animal, &request.experiment)?;
+    let wishes = Wishes::new(naming, request.replace, principal);
+    let found = publish::files_below(service, &request.path).await?;
+    let (reports, receiver) = mpsc::channel(REPORTS_QUEUED_MAX);
+    let service = Arc::clone(service);
+    tokio::spawn(async move {
+        for at in found {
+            let mut call = service.log.call("RegisterFile");
+            call.principal(&wishes.principal);
+            call.path(&at.to_string());
+            let started = std::time::Instant::now();
+            let outcome = call.end(publish::register(&service, &at, &wishes).await);
+            let millis = started.elapsed().as_secs_f64() * 1e3;
+            if reports.send(report(at.to_string(), outcome, millis)).await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(receiver)
+}
+
+fn report(
+    path: String,
+    outcome: Answer<h5flight_catalog::model::Published>,
+    millis: f64,
+) -> v1::RegisterReport {
+    match outcome {
+        Ok(published) => v1::RegisterReport {
+            path,
+            publication: Some(convert::publication(published)),
+            reason: String::new(),
+            message: String::new(),
+            millis,
+        },
+        Err(error) => v1::RegisterReport {
+            path,
+            publication: None,
+            reason: error.reason().as_str().into(),
+            message: error.status().message().into(),
+            millis,
+        },
+    }
+}

@@ -1,0 +1,139 @@
+//! How files become visible: registration in place, and uploads.
+//!
+//! Both go the same way: open -> inspect in a worker -> name -> one transaction -> tell the caches. An upload is durable
+//! before the transaction, which is what makes it visible: completely or not at all.
+
+pub mod names;
+mod upload;
+
+use std::sync::Arc;
+
+use h5flight_array::Reason;
+use h5flight_array::file::StoredFile;
+use h5flight_catalog::model::{
+    DatasetPath, ExperimentFacts, FilePlace, Fingerprint, NewArray, NewLink, NewObject, Principal, Publication, Published,
+};
+
+pub use upload::{Upload, UploadHeader, Uploaded};
+
+use self::names::Naming;
+use crate::error::{Error, Result};
+use crate::files::{self, Located};
+use crate::service::Service;
+use crate::worker::{Inspected, Inspection};
+
+/// What the one who publishes says about it.
+#[derive(Clone, Debug, Default)]
+pub struct Wishes {
+    /// Animal and experiment, where given.
+    pub naming: Naming,
+    /// Whether datasets served from another file are replaced.
+    pub replace: bool,
+    /// Who.
+    pub principal: String,
+}
+
+/// Indexes one file in place and publishes it.
+///
+/// # Errors
+/// Those of opening and inspecting; `dataset_exists`, `conflict`, `catalog_unavailable`.
+pub async fn register(service: &Arc<Service>, at: &Located, wishes: &Wishes) -> Result<Published> {
+    let place = FilePlace::Registered { root: at.root.clone(), path: at.relative.clone() };
+    let source_name = at.relative.rsplit('/').next().unwrap_or_default().to_owned();
+    let (file, before) = open(service, place.clone()).await?;
+    let inspection = inspect(service, &file, before).await?;
+    let publication = publication(place, before, source_name, inspection, wishes);
+    publish(service, publication).await
+}
+
+/// All HDF5 files at or below `path`.
+///
+/// # Errors
+/// `outside_roots`, `file_not_found`, `file_too_complex`.
+pub async fn files_below(service: &Arc<Service>, path: &str) -> Result<Vec<Located>> {
+    let at = service.files.locate(path)?;
+    let files = Arc::clone(&service.files);
+    service.blocking.run(move || files.list_hdf5(&at)).await
+}
+
+async fn open(service: &Arc<Service>, place: FilePlace) -> Result<(StoredFile, Fingerprint)> {
+    let files = Arc::clone(&service.files);
+    let work = move || {
+        let file = files.open_place(&place)?;
+        let fingerprint = files::fingerprint(&file)?;
+        Ok::<_, Error>((file, fingerprint))
+    };
+    service.blocking.run(work).await
+}
+
+/// Inspects a file and makes sure that it did not change meanwhile.
+async fn inspect(service: &Arc<Service>, file: &StoredFile, before: Fingerprint) -> Result<Inspection> {
+    let duplicate = file.as_file().try_clone();
+    let duplicate = duplicate.map_err(|error| files::disk_error("opening the file for a worker", error))?;
+    let inspection = service.workers.inspect(&duplicate.into(), before.bytes).await?;
+    if files::fingerprint(file)? != before {
+        return Err(Error::new(Reason::FileChanged, "the file changed while it was indexed; try again"));
+    }
+    Ok(inspection)
+}
+
+/// Makes a publication visible and drops what it supersedes from the caches.
+async fn publish(service: &Arc<Service>, publication: Publication) -> Result<Published> {
+    let published = service.catalog.publish(&publication).await?;
+    for (animal, experiment) in &published.experiments {
+        service.versions.forget(animal, experiment);
+    }
+    service.memory.forget(&published.superseded);
+    if let Some(redis) = &service.redis {
+        redis.forget(&published.superseded).await;
+    }
+    Ok(published)
+}
+
+fn publication(
+    place: FilePlace,
+    fingerprint: Fingerprint,
+    source_name: String,
+    inspection: Inspection,
+    wishes: &Wishes,
+) -> Publication {
+    let nwb = inspection.facts.nwb.clone();
+    let names = wishes.naming.of_file(&source_name, nwb.as_ref());
+    let mut objects = Vec::with_capacity(inspection.objects.len());
+    for Inspected { object, runs, inline } in inspection.objects {
+        let Some(DatasetPath { animal, experiment, dataset: name }) = names.of_object(&object.path) else { continue };
+        let problem = object.problem.map(|(reason, message)| (reason.as_str().to_owned(), message));
+        let array = object.array.map(|meta| NewArray { meta, runs, inline, problem });
+        let (kind, attributes, hdf5_path) = (object.kind, object.attributes, object.path);
+        objects.push(NewObject { animal, experiment, name, hdf5_path, kind, attributes, array });
+    }
+    let links = inspection.links.into_iter().filter_map(|link| {
+        let (path, link) = names.of_link(link)?;
+        Some(NewLink { animal: path.animal, experiment: path.experiment, link })
+    });
+    let facts = nwb.map_or_else(ExperimentFacts::default, |nwb| ExperimentFacts {
+        identifier: nwb.identifier,
+        session_id: nwb.session_id,
+        start_time: nwb.session_start_time,
+        nwb_version: Some(nwb.version),
+        species: nwb.species,
+    });
+    Publication {
+        place,
+        fingerprint,
+        source_name,
+        objects,
+        links: links.collect(),
+        facts,
+        ingest_key: None,
+        replace: wishes.replace,
+        principal: wishes.principal.clone(),
+    }
+}
+
+impl Wishes {
+    /// For a principal.
+    pub fn new(naming: Naming, replace: bool, principal: &Principal) -> Self {
+        Self { naming, replace, principal: principal.name.clone() }
+    }
+}

@@ -1,0 +1,240 @@
+//! The read path, from a request to a stream of Flight messages; this file is its table of contents.
+//!
+//! | stop | where | may wait on |
+//! |---|---|---|
+//! | resolve | [`crate::versions`] | SQL, at the first read of a version |
+//! | plan | [`h5flight_array::plan`] | nothing |
+//! | open | [`crate::files`] | the file system: is the file the one that was indexed? |
+//! | look ahead | [`window`] | memory for reads under way |
+//! | fetch | [`fetch`] | caches, file, worker |
+//! | assemble, encode | [`h5flight_array::batch`], [`encode`] | CPU |
+//! | send | [`stream`] | the client |
+//!
+//! The last four run per batch, some batches ahead of the client, bounded in bytes. Dropping the stream ends it all.
+
+mod encode;
+mod fetch;
+mod stats;
+mod stream;
+mod window;
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::{Schema, SchemaRef};
+use h5flight_array::file::StoredFile;
+use h5flight_array::plan::{ExtentView, Layout, Plan, PlanOptions, Strings, total_shape};
+use h5flight_array::selection::Selection;
+use h5flight_array::{Error as ArrayError, Reason};
+use h5flight_catalog::model::{DatasetPath, ResolvedVersion, VersionSelector};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+
+use self::fetch::Fetcher;
+pub use self::stats::ReadStats;
+pub use self::stream::ReadStream;
+use self::window::Window;
+use crate::error::{Error, Result};
+use crate::service::{MEMORY_UNIT_BYTES, Service};
+
+/// Encoded batches that wait for the client: one is being sent, one is ready.
+const BATCHES_QUEUED_MAX: usize = 2;
+/// A batch in COLUMNS has at least this many rows: its schema costs 48 bytes a column.
+const COLUMNS_ROWS_MIN: u64 = 1_000;
+/// The largest row, in bytes: Arrow's own bound of 2 GiB for a message is far away, a client's memory is not.
+const ROW_BYTES_MAX: u64 = 256 << 20;
+
+/// What is asked for, checked.
+#[derive(Clone, Debug)]
+pub struct ReadRequest {
+    /// Dataset.
+    pub path: DatasetPath,
+    /// Version.
+    pub version: VersionSelector,
+    /// Part.
+    pub selection: Selection,
+    /// Layout.
+    pub layout: Layout,
+    /// Form of strings.
+    pub strings: Strings,
+    /// Only these rows of the result.
+    pub rows: Option<Range<u64>>,
+    /// Target size of a batch, in bytes.
+    pub batch_bytes: u64,
+}
+
+/// A read that is decided but not begun.
+pub struct Planned {
+    /// What is read.
+    pub version: Arc<ResolvedVersion>,
+    /// How.
+    pub plan: Arc<Plan>,
+    /// What is delivered, with all metadata.
+    pub schema: SchemaRef,
+}
+
+/// Reads: everything from the name to the stream.
+///
+/// # Errors
+/// Everything that can be known before the first byte; later errors come through the stream.
+pub async fn read(service: &Arc<Service>, request: ReadRequest) -> Result<ReadStream> {
+    let planned = plan(service, &request).await?;
+    start(service, planned, request.batch_bytes).await
+}
+
+/// The same for the version that a ticket pins.
+///
+/// # Errors
+/// As [`read`].
+pub async fn read_pinned(service: &Arc<Service>, request: ReadRequest, version_id: i64) -> Result<ReadStream> {
+    let version = service.versions.pinned(&request.path, version_id).await?;
+    let planned = plan_version(service, version, &request)?;
+    start(service, planned, request.batch_bytes).await
+}
+
+/// Resolves and plans, reading nothing.
+///
+/// # Errors
+/// `dataset_not_found` and its like, `bad_selection`, `out_of_bounds`, `result_too_large`, refusals of the dataset.
+pub async fn plan(service: &Arc<Service>, request: &ReadRequest) -> Result<Planned> {
+    let version = service.versions.resolve(&request.path, request.version).await?;
+    plan_version(service, version, request)
+}
+
+fn plan_version(service: &Service, version: Arc<ResolvedVersion>, request: &ReadRequest) -> Result<Planned> {
+    refuse_problems(&version)?;
+    let extents: Vec<ExtentView<'_>> = version
+        .extents
+        .iter()
+        .map(|extent| ExtentView {
+            first_row: extent.first_row,
+            array_row: extent.array_row,
+            rows: extent.rows,
+            meta: &extent.array.meta,
+            inline: extent.array.inline.is_some(),
+        })
+        .collect();
+    let selected = request.selection.resolve(&total_shape(&extents)?)?;
+    let config = &service.config;
+    let options = PlanOptions {
+        layout: request.layout,
+        strings: request.strings,
+        batch_bytes: request.batch_bytes,
+        batch_rows_min_columns: COLUMNS_ROWS_MIN,
+        batch_blocks_bytes_max: read_memory_bytes(service) / 4,
+        chunk_bytes_max: config.chunk_bytes_max,
+        result_bytes_max: (config.result_bytes_max > 0).then_some(config.result_bytes_max),
+        row_bytes_max: ROW_BYTES_MAX,
+        row_range: request.rows.clone(),
+    };
+    let plan = Plan::new(&extents, &selected, &options)?;
+    let schema = described(&plan.schema(), &version);
+    Ok(Planned { plan: Arc::new(plan), schema, version })
+}
+
+/// Memory that all reads under way may take together, in bytes.
+fn read_memory_bytes(service: &Service) -> u64 {
+    u64::from(service.read_memory_units) * MEMORY_UNIT_BYTES
+}
+
+/// A dataset that was listed with a problem, or whose file was quarantined, is refused with the reason found then.
+fn refuse_problems(version: &ResolvedVersion) -> Result<()> {
+    for extent in &version.extents {
+        let found = extent.array.problem.as_ref().or(extent.array.file.quarantined.as_ref());
+        if let Some((reason, message)) = found {
+            return Err(Error::new(Reason::from_text(reason).unwrap_or(Reason::MalformedFile), message.clone()));
+        }
+    }
+    Ok(())
+}
+
+/// The plan's schema with what the catalogue knows: names, version, attributes.
+fn described(schema: &Schema, version: &ResolvedVersion) -> SchemaRef {
+    let mut metadata = schema.metadata().clone();
+    let attributes = Value::Object(version.attributes.clone());
+    for (key, value) in [
+        ("h5flight.animal", version.path.animal.clone()),
+        ("h5flight.experiment", version.path.experiment.clone()),
+        ("h5flight.dataset", version.path.dataset.clone()),
+        ("h5flight.version", version.version.to_string()),
+        ("h5flight.attributes", attributes.to_string()),
+    ] {
+        metadata.insert(key.to_owned(), value);
+    }
+    Arc::new(Schema::new_with_metadata(schema.fields().clone(), metadata))
+}
+
+impl Planned {
+    /// What a client wants to know before it reads: the `app_metadata` of a FlightInfo.
+    pub fn facts(&self) -> Value {
+        let path = &self.version.path;
+        json!({
+            "animal": path.animal, "experiment": path.experiment, "dataset": path.dataset,
+            "version": self.version.version, "shape": self.plan.shape(), "attributes": self.version.attributes,
+        })
+    }
+}
+
+/// Opens the files, reserves memory, and sets the pipeline going.
+async fn start(service: &Arc<Service>, planned: Planned, batch_bytes: u64) -> Result<ReadStream> {
+    let files = open_files(service, &planned.version).await?;
+    let stats = Arc::new(ReadStats::default());
+    // What the stream itself holds: batches being assembled, waiting, and on the wire.
+    let batches = (BATCHES_QUEUED_MAX + 2) as u64 * batch_bytes;
+    let reserved = reserve(service, planned.plan.bytes().unwrap_or(batches).min(batches)).await?;
+    let (sender, receiver) = mpsc::channel(BATCHES_QUEUED_MAX);
+    let fetcher = Fetcher::new(service, &planned, files, Arc::clone(&stats))?;
+    let encoder = encode::Encoder::new();
+    let schema = encoder.schema(&planned.schema);
+    let window = Window::new(Arc::clone(service), Arc::clone(&planned.plan), Arc::new(fetcher));
+    let schema_of_batches = Arc::clone(&planned.schema);
+    let pipeline = tokio::spawn(async move {
+        let _reserved = reserved;
+        window.run(encoder, schema_of_batches, sender).await
+    });
+    Ok(ReadStream::new(schema, receiver, AbortOnDropHandle::new(pipeline), stats))
+}
+
+/// Waits for memory; a server that has none for too long is busy.
+async fn reserve(service: &Service, bytes: u64) -> Result<tokio::sync::OwnedSemaphorePermit> {
+    let units = units(service, bytes);
+    let waiting = Arc::clone(&service.read_memory).acquire_many_owned(units);
+    let timeout = Duration::from_millis(service.config.admission_timeout_ms);
+    match tokio::time::timeout(timeout, waiting).await {
+        Ok(permit) => Ok(permit.expect("the semaphore is never closed")),
+        Err(_) => {
+            let message = format!("no memory for another read within {} ms; try again", timeout.as_millis());
+            Err(Error::new(Reason::Busy, message))
+        }
+    }
+}
+
+/// Units of the memory budget for `bytes`, at most all there are: a read that needs more runs alone.
+fn units(service: &Service, bytes: u64) -> u32 {
+    let units = bytes.div_ceil(MEMORY_UNIT_BYTES).max(1);
+    u32::try_from(units).unwrap_or(u32::MAX).min(service.read_memory_units)
+}
+
+/// The files of a version by their key, each checked to be the one that was indexed.
+async fn open_files(service: &Arc<Service>, version: &Arc<ResolvedVersion>) -> Result<HashMap<i64, Arc<StoredFile>>> {
+    let (files, version) = (Arc::clone(&service.files), Arc::clone(version));
+    let open = move || {
+        let mut opened = HashMap::new();
+        for extent in &version.extents {
+            let record = &extent.array.file;
+            if let std::collections::hash_map::Entry::Vacant(free) = opened.entry(record.id) {
+                free.insert(Arc::new(files.open_unchanged(record)?));
+            }
+        }
+        Ok::<_, Error>(opened)
+    };
+    service.blocking.run(open).await
+}
+
+/// What went wrong inside the pipeline itself.
+fn internal(doing: &str, error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    ArrayError::new(Reason::Internal, doing).with_source(error).into()
+}

@@ -1,0 +1,411 @@
+//! Blocks, wherever they are: memory, Redis, the file, a worker.
+//!
+//! Blocks are fetched in groups of about [`GROUP_BYTES`]: one group is one blocking task with few file reads and many
+//! small chunks, or one large chunk. Groups run side by side. Own duties come first, then waiting for other reads:
+//! so two reads that want each other's blocks cannot wait for each other in a circle.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use h5flight_array::batch::Decoded;
+use h5flight_array::codec::{Pipeline, Scratch};
+use h5flight_array::file::{ByteRange, StoredFile};
+use h5flight_array::index::ChunkPointer;
+use h5flight_array::inspect::Hyperslab;
+use h5flight_array::meta::{ArrayMeta, Storage, product};
+use h5flight_array::plan::{Block, BlockId, BlockSource, Plan, natively_decoded};
+use h5flight_array::{Error as ArrayError, Reason};
+use h5flight_catalog::model::{ArrayRecord, FilePlace, ResolvedVersion};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::stats::{ReadStats, Tier};
+use super::{Planned, internal, units};
+use crate::cache::{BlockKey, Claim, Lookup, Waiter};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::service::Service;
+
+/// Decoded bytes of a group of chunks that are read and decoded in one task: about a millisecond of work.
+const GROUP_BYTES: u64 = 1 << 20;
+/// Decoded bytes that one worker is asked for: starting it takes as long as reading some megabytes.
+const WORKER_GROUP_BYTES: u64 = 16 << 20;
+/// Blocks of a group.
+const GROUP_BLOCKS_MAX: usize = 256;
+/// What is reserved for a block whose elements have no fixed size, in bytes.
+const PACKED_BLOCK_BYTES: u64 = 1 << 20;
+
+thread_local! {
+    /// One decompressor and its buffers for each blocking thread.
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// Fetches the blocks of one read.
+pub(super) struct Fetcher {
+    service: Arc<Service>,
+    version: Arc<ResolvedVersion>,
+    files: HashMap<i64, Arc<StoredFile>>,
+    /// By extent; `None` where nothing is decoded here.
+    pipelines: Vec<Option<Pipeline>>,
+    stats: Arc<ReadStats>,
+}
+
+/// A group of blocks on its way. Dropping it stops the fetch.
+pub(super) struct Fetching {
+    group: AbortOnDropHandle<Result<Vec<Arc<Decoded>>>>,
+    blocks: Vec<(BlockId, u64)>,
+    reserved: Option<OwnedSemaphorePermit>,
+}
+
+/// A block that is there.
+pub(super) struct Fetched {
+    pub(super) id: BlockId,
+    pub(super) block: Arc<Decoded>,
+    /// What was reserved for it.
+    pub(super) bytes: u64,
+    pub(super) reserved: Option<OwnedSemaphorePermit>,
+}
+
+impl Fetching {
+    /// The blocks of the group.
+    pub(super) async fn wait(mut self) -> Result<Vec<Fetched>> {
+        let blocks = (&mut self.group).await.map_err(|error| internal("a fetch panicked", error))??;
+        let mut reserved = self.reserved.take();
+        let fetched = self.blocks.iter().zip(blocks).map(|((id, bytes), block)| {
+            let units = u32::try_from(bytes.div_ceil(crate::service::MEMORY_UNIT_BYTES)).unwrap_or(u32::MAX);
+            let own = reserved.as_mut().and_then(|all| all.split((units as usize).min(all.num_permits())));
+            Fetched { id: *id, block, bytes: *bytes, reserved: own }
+        });
+        Ok(fetched.collect())
+    }
+}
+
+impl Fetcher {
+    pub(super) fn new(
+        service: &Arc<Service>,
+        planned: &Planned,
+        files: HashMap<i64, Arc<StoredFile>>,
+        stats: Arc<ReadStats>,
+    ) -> Result<Self> {
+        let (service, version) = (Arc::clone(service), Arc::clone(&planned.version));
+        let pipelines = version.extents.iter().map(|extent| pipeline(&extent.array.meta)).collect::<Result<_>>()?;
+        Ok(Self { service, version, files, pipelines, stats })
+    }
+
+    /// What a block of the plan is.
+    pub(super) fn block(&self, plan: &Plan, id: BlockId) -> Result<Block> {
+        Ok(plan.block(id, &self.array(id).index)?)
+    }
+
+    /// Memory that fetching a block takes, in bytes.
+    pub(super) fn reserved_bytes(block: &Block) -> u64 {
+        let decoded = block.decoded_bytes.unwrap_or(PACKED_BLOCK_BYTES);
+        match &block.source {
+            BlockSource::Inline => 0,
+            BlockSource::Stored(pointer) => decoded.saturating_add(u64::from(pointer.bytes)),
+            BlockSource::Fill | BlockSource::Raw { .. } | BlockSource::Worker(_) => decoded,
+        }
+    }
+
+    /// Sets the fetch of blocks going, in groups; `reserved` is divided among them.
+    pub(super) fn start(self: &Arc<Self>, blocks: Vec<Block>, mut reserved: Option<OwnedSemaphorePermit>) -> Vec<Fetching> {
+        let mut groups: Vec<Vec<Block>> = Vec::new();
+        let mut group_bytes = 0;
+        for block in blocks {
+            let bytes = Self::reserved_bytes(&block);
+            let fits = groups.last().is_some_and(|group| belongs(group, &block) && group_bytes + bytes <= group_limit(&block));
+            if fits {
+                group_bytes += bytes;
+                groups.last_mut().expect("a block fits into a group that is there").push(block);
+            } else {
+                group_bytes = bytes;
+                groups.push(vec![block]);
+            }
+        }
+        let start = |group: Vec<Block>| {
+            let blocks: Vec<_> = group.iter().map(|block| (block.id, Self::reserved_bytes(block))).collect();
+            let wanted = units(&self.service, blocks.iter().map(|(_, bytes)| bytes).sum()) as usize;
+            let own = reserved.as_mut().and_then(|all| all.split(wanted.min(all.num_permits())));
+            let fetcher = Arc::clone(self);
+            let group = AbortOnDropHandle::new(tokio::spawn(async move { fetcher.fetch(group).await }));
+            Fetching { group, blocks, reserved: own }
+        };
+        groups.into_iter().map(start).collect()
+    }
+
+    /// The blocks of one group, in its order.
+    async fn fetch(&self, group: Vec<Block>) -> Result<Vec<Arc<Decoded>>> {
+        let mut found: Vec<Option<Arc<Decoded>>> = vec![None; group.len()];
+        while found.iter().any(Option::is_none) {
+            let mut duties = Vec::new();
+            let mut waiting: Vec<(usize, Waiter)> = Vec::new();
+            for (at, block) in group.iter().enumerate() {
+                if found[at].is_some() {
+                    continue;
+                }
+                match self.look_up(block)? {
+                    Step::Ready(decoded) => found[at] = Some(decoded),
+                    Step::Duty(claim) => duties.push(Duty { at, claim }),
+                    Step::Wait(waiter) => waiting.push((at, waiter)),
+                }
+            }
+            for (at, decoded) in self.fulfil(&group, duties).await? {
+                found[at] = Some(decoded);
+            }
+            for (at, waiter) in waiting {
+                found[at] = waiter.wait().await;
+                if found[at].is_some() {
+                    self.stats.blocks(Tier::Memory, 1);
+                }
+            }
+        }
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    /// What is to be done about a block.
+    fn look_up(&self, block: &Block) -> Result<Step> {
+        let array = self.array(block.id);
+        let ready = |tier, decoded| {
+            self.stats.blocks(tier, 1);
+            Ok(Step::Ready(Arc::new(decoded)))
+        };
+        match &block.source {
+            BlockSource::Inline => {
+                let missing = || ArrayError::new(Reason::Internal, "an inline array without its values");
+                let values = array.inline.clone().ok_or_else(missing)?;
+                ready(Tier::Inline, Decoded::new(values, block, &array.meta)?)
+            }
+            BlockSource::Fill => ready(Tier::Fill, Decoded::fill(block, &array.meta)?),
+            BlockSource::Raw { .. } => Ok(Step::Duty(None)),
+            BlockSource::Stored(_) | BlockSource::Worker(_) => {
+                match self.service.memory.look_up(BlockKey { array: array.identity, number: block.id.number }) {
+                    Lookup::Hit(decoded) => {
+                        self.stats.blocks(Tier::Memory, 1);
+                        Ok(Step::Ready(decoded))
+                    }
+                    Lookup::Pending(waiter) => Ok(Step::Wait(waiter)),
+                    Lookup::Claimed(claim) => Ok(Step::Duty(Some(claim))),
+                }
+            }
+        }
+    }
+
+    /// Fetches what nobody else does, and tells those who wait for it.
+    async fn fulfil(&self, group: &[Block], duties: Vec<Duty>) -> Result<Vec<(usize, Arc<Decoded>)>> {
+        let mut done = Vec::with_capacity(duties.len());
+        let duties = self.from_redis(group, duties, &mut done).await;
+        if duties.is_empty() {
+            return Ok(done);
+        }
+        let blocks: Vec<&Block> = duties.iter().map(|duty| &group[duty.at]).collect();
+        let fetched = match blocks[0].source {
+            BlockSource::Worker(_) => self.from_worker(&blocks).await?,
+            _ => self.from_file(&blocks).await?,
+        };
+        for (duty, decoded) in duties.into_iter().zip(fetched) {
+            let decoded = Arc::new(decoded);
+            if let Some(claim) = duty.claim {
+                if let Some(redis) = &self.service.redis {
+                    redis.put(claim.key(), decoded.bytes().clone());
+                }
+                claim.fulfil(Arc::clone(&decoded));
+            }
+            done.push((duty.at, decoded));
+        }
+        Ok(done)
+    }
+
+    /// Takes from Redis what is there, all at once; returns the duties that remain.
+    async fn from_redis(&self, group: &[Block], duties: Vec<Duty>, done: &mut Vec<(usize, Arc<Decoded>)>) -> Vec<Duty> {
+        let Some(redis) = self.service.redis.as_ref().filter(|redis| redis.is_up()) else { return duties };
+        let keys = duties.iter().map(|duty| duty.claim.as_ref().map(Claim::key));
+        let gets = keys.map(|key| async move { redis.get(key?).await });
+        let values = futures::future::join_all(gets).await;
+        let mut remaining = Vec::new();
+        for (duty, value) in duties.into_iter().zip(values) {
+            let block = &group[duty.at];
+            let value = value.and_then(|value| Decoded::new(value, block, &self.array(block.id).meta).ok());
+            match (duty.claim, value) {
+                (Some(claim), Some(value)) => {
+                    let value = Arc::new(value);
+                    self.stats.blocks(Tier::Redis, 1);
+                    claim.fulfil(Arc::clone(&value));
+                    done.push((duty.at, value));
+                }
+                (claim, _) => remaining.push(Duty { at: duty.at, claim }),
+            }
+        }
+        remaining
+    }
+
+    async fn from_worker(&self, blocks: &[&Block]) -> Result<Vec<Decoded>> {
+        let array = self.array(blocks[0].id);
+        let file = self.file(array)?;
+        check(&file, array)?;
+        let slabs: Vec<Hyperslab> = blocks
+            .iter()
+            .filter_map(|block| match &block.source {
+                BlockSource::Worker(slab) => Some(slab.clone()),
+                _ => None,
+            })
+            .collect();
+        let duplicate = file.as_file().try_clone().map_err(|error| files::disk_error("opening a file for a worker", error))?;
+        let values = self.service.workers.read(&duplicate.into(), &array.hdf5_path, &array.meta, slabs).await?;
+        check(&file, array)?;
+        let decoded_bytes = values.iter().map(|value| value.len() as u64).sum();
+        self.stats.blocks(Tier::Worker, blocks.len() as u64);
+        self.stats.decoded(0, 0, decoded_bytes);
+        let decoded = blocks.iter().zip(values).map(|(block, value)| Decoded::new(value, block, &array.meta));
+        Ok(decoded.collect::<Result<_, _>>()?)
+    }
+
+    async fn from_file(&self, blocks: &[&Block]) -> Result<Vec<Decoded>> {
+        let id = blocks[0].id;
+        let (version, extent) = (Arc::clone(&self.version), id.extent as usize);
+        let (file, pipeline) = (self.file(self.array(id))?, self.pipelines[extent].clone());
+        let (stats, count) = (Arc::clone(&self.stats), blocks.len() as u64);
+        let blocks: Vec<Block> = blocks.iter().map(|block| (*block).clone()).collect();
+        let read = move || {
+            let array = &version.extents[extent].array;
+            let decoded = read_blocks(&file, array, pipeline.as_ref(), &blocks, &stats)?;
+            Ok::<_, Error>(decoded)
+        };
+        let decoded = self.service.blocking.run(read).await?;
+        self.stats.blocks(Tier::File, count);
+        Ok(decoded)
+    }
+
+    fn array(&self, id: BlockId) -> &ArrayRecord {
+        &self.version.extents[id.extent as usize].array
+    }
+
+    fn file(&self, array: &ArrayRecord) -> Result<Arc<StoredFile>> {
+        let file = self.files.get(&array.file.id).map(Arc::clone);
+        file.ok_or_else(|| Error::new(Reason::Internal, "the file of an array was not opened"))
+    }
+}
+
+/// What is to be done about a block: nothing, fetch it, or wait for the read that does.
+enum Step {
+    Ready(Arc<Decoded>),
+    Duty(Option<Claim>),
+    Wait(Waiter),
+}
+
+/// A block of a group that is to be fetched here; the claim is there when others may wait for it.
+struct Duty {
+    at: usize,
+    claim: Option<Claim>,
+}
+
+/// Whether a block can be fetched together with a group: same array, same way.
+fn belongs(group: &[Block], block: &Block) -> bool {
+    let by_worker = |block: &Block| matches!(block.source, BlockSource::Worker(_));
+    let first = &group[0];
+    group.len() < GROUP_BLOCKS_MAX && first.id.extent == block.id.extent && by_worker(first) == by_worker(block)
+}
+
+fn group_limit(block: &Block) -> u64 {
+    match block.source {
+        BlockSource::Worker(_) => WORKER_GROUP_BYTES,
+        BlockSource::Inline | BlockSource::Stored(_) | BlockSource::Fill | BlockSource::Raw { .. } => GROUP_BYTES,
+    }
+}
+
+/// The pipeline that decodes the chunks of an array here; `None` where libhdf5 does it, or nothing is to be done.
+fn pipeline(meta: &ArrayMeta) -> Result<Option<Pipeline>> {
+    let (Storage::Chunked { chunk_shape }, Some(element_bytes)) = (&meta.storage, meta.element.fixed_bytes()) else {
+        return Ok(None);
+    };
+    if meta.converted || !meta.filters.iter().all(|filter| natively_decoded(filter.id)) {
+        return Ok(None);
+    }
+    let bytes = product(chunk_shape).and_then(|elements| elements.checked_mul(element_bytes));
+    let bytes = bytes.and_then(|bytes| usize::try_from(bytes).ok());
+    let too_large = || ArrayError::new(Reason::ChunkTooLarge, format!("chunks of shape {chunk_shape:?}"));
+    Ok(Some(Pipeline::new(&meta.filters, element_bytes, bytes.ok_or_else(too_large)?)?))
+}
+
+/// Reads and decodes blocks of one array; blocks. The file is checked before and after: what comes out is never torn.
+fn read_blocks(
+    file: &StoredFile,
+    array: &ArrayRecord,
+    pipeline: Option<&Pipeline>,
+    blocks: &[Block],
+    stats: &ReadStats,
+) -> Result<Vec<Decoded>> {
+    let ranges: Vec<ByteRange> = blocks.iter().flat_map(ranges).collect();
+    check(file, array)?;
+    let read = file.read_ranges(&ranges)?;
+    check(file, array)?;
+    let stored_bytes = ranges.iter().map(|range| range.bytes).sum();
+    let mut stored = read.ranges.into_iter();
+    let mut all = Vec::with_capacity(blocks.len());
+    for block in blocks {
+        let bytes = match &block.source {
+            BlockSource::Stored(pointer) => {
+                let missing = || ArrayError::new(Reason::Internal, "a chunk without a pipeline");
+                let stored = stored.next().unwrap_or_default();
+                decode(pipeline.ok_or_else(missing)?, stored, pointer, blocks.len()).map_err(|error| name_chunk(error, pointer))?
+            }
+            BlockSource::Raw { ranges } => joined(stored.by_ref().take(ranges.len())),
+            BlockSource::Inline | BlockSource::Fill | BlockSource::Worker(_) => {
+                return Err(Error::new(Reason::Internal, "a block that is in no file was to be read from one"));
+            }
+        };
+        all.push(Decoded::fixed(bytes, block)?);
+    }
+    stats.decoded(read.counts.preads, stored_bytes, all.iter().map(|block| block.bytes().len() as u64).sum());
+    Ok(all)
+}
+
+/// Decodes one chunk with this thread's scratch. A chunk that is stored as it is shares the buffer of its whole group:
+/// it is copied unless it is alone in it, for the cache may keep it long.
+fn decode(pipeline: &Pipeline, stored: Bytes, pointer: &ChunkPointer, group: usize) -> Result<Bytes, ArrayError> {
+    let shared = pipeline.is_identity(pointer.mask) && group > 1;
+    let decoded = SCRATCH.with_borrow_mut(|scratch| pipeline.decode(stored, pointer.mask, scratch))?;
+    Ok(if shared { Bytes::copy_from_slice(&decoded) } else { decoded })
+}
+
+fn name_chunk(error: ArrayError, pointer: &ChunkPointer) -> ArrayError {
+    let message = format!("chunk {} at {}: {}", pointer.number, pointer.offset, error.message);
+    ArrayError { message, ..error }
+}
+
+fn ranges(block: &Block) -> Vec<ByteRange> {
+    match &block.source {
+        BlockSource::Stored(pointer) => vec![ByteRange { offset: pointer.offset, bytes: u64::from(pointer.bytes) }],
+        BlockSource::Raw { ranges } => {
+            ranges.iter().map(|range| ByteRange { offset: range.offset, bytes: range.bytes }).collect()
+        }
+        BlockSource::Inline | BlockSource::Fill | BlockSource::Worker(_) => Vec::new(),
+    }
+}
+
+/// One range is taken as it is; several are put one after the other.
+fn joined(mut parts: impl ExactSizeIterator<Item = Bytes>) -> Bytes {
+    if parts.len() <= 1 {
+        return parts.next().unwrap_or_default();
+    }
+    let mut all = BytesMut::new();
+    parts.for_each(|part| all.extend_from_slice(&part));
+    all.freeze()
+}
+
+/// # Errors
+/// `file_changed` when the open file is not, or no longer, the one that was indexed.
+fn check(file: &StoredFile, array: &ArrayRecord) -> Result<()> {
+    let now = file.fingerprint_now()?;
+    // Managed files are immutable: they were checked when they were opened.
+    let was = match array.file.place {
+        FilePlace::Registered { .. } => file.fingerprint(),
+        FilePlace::Managed { .. } => return Ok(()),
+    };
+    if now == was {
+        return Ok(());
+    }
+    let message = format!("{} changed while it was read; register it again", array.file.source_name);
+    Err(Error::new(Reason::FileChanged, message))
+}

@@ -1,0 +1,175 @@
+//! The look-ahead: which blocks are fetched before the client has taken the batches in front of them.
+//!
+//! Blocks are asked for in the order of their first use, each once, and kept until their last batch is assembled. What
+//! is asked for beyond the current batch is bounded by [`AHEAD_BYTES`] and by the memory that is free right now; the
+//! current batch itself waits for memory. A list that jumps between chunks may ask for a block again: the memory cache
+//! has it then.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::SchemaRef;
+use h5flight_array::batch::Decoded;
+use h5flight_array::plan::{BatchPlan, BlockId, Plan};
+use h5flight_array::{Error as ArrayError, Reason};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+
+use super::encode::{EncodedBatch, Encoder};
+use super::fetch::{Fetched, Fetcher, Fetching};
+use super::{internal, reserve, units};
+use crate::error::{Error, Result};
+use crate::metrics;
+use crate::service::Service;
+
+/// Decoded bytes asked for beyond what the current batch needs: enough to keep the processors busy with chunks of
+/// 10 MB, the size that NWB writers choose.
+const AHEAD_BYTES: u64 = 48 << 20;
+
+/// The blocks of one read, from being asked for to being let go.
+pub(super) struct Window {
+    service: Arc<Service>,
+    plan: Arc<Plan>,
+    fetcher: Arc<Fetcher>,
+    /// Batches that were looked at but not yet assembled.
+    upcoming: VecDeque<BatchPlan>,
+    /// The next batch to look at.
+    next: usize,
+    /// Fetches under way, in order of first use.
+    fetching: VecDeque<Fetching>,
+    /// Blocks that were asked for and not let go, with the number of upcoming batches that need them.
+    asked: HashMap<BlockId, usize>,
+    ahead_bytes: u64,
+    held: HashMap<BlockId, Held>,
+}
+
+/// A block that some batch still needs, with the memory reserved for it.
+struct Held {
+    block: Arc<Decoded>,
+    bytes: u64,
+    _reserved: Option<OwnedSemaphorePermit>,
+}
+
+impl Window {
+    pub(super) fn new(service: Arc<Service>, plan: Arc<Plan>, fetcher: Arc<Fetcher>) -> Self {
+        metrics::reads(1);
+        Self {
+            service,
+            plan,
+            fetcher,
+            upcoming: VecDeque::new(),
+            next: 0,
+            fetching: VecDeque::new(),
+            asked: HashMap::new(),
+            ahead_bytes: 0,
+            held: HashMap::new(),
+        }
+    }
+
+    /// Assembles batch by batch into `out`. Ends early, and well, when nobody receives any more.
+    ///
+    /// # Errors
+    /// What fetching, decoding or assembling finds; `busy` without memory or with a client that does not read.
+    pub(super) async fn run(
+        mut self,
+        mut encoder: Encoder,
+        schema: SchemaRef,
+        out: mpsc::Sender<EncodedBatch>,
+    ) -> Result<()> {
+        let stall_timeout = Duration::from_millis(self.service.config.stall_timeout_ms);
+        for at in 0..self.plan.batches() {
+            self.look_ahead(at).await?;
+            let batch = self.upcoming.pop_front().expect("the look-ahead covers the current batch");
+            let blocks = self.collect(&batch).await?;
+            let (plan, schema) = (Arc::clone(&self.plan), Arc::clone(&schema));
+            let (rows, used) = (batch.rows(), batch.blocks().to_vec());
+            let assemble = move || {
+                let records = plan.assemble(&batch, &blocks)?;
+                let records = records.with_schema(schema).map_err(|error| internal("a batch's schema", error))?;
+                let encoded = encoder.batch(&records, rows.start, rows.end - rows.start)?;
+                Ok::<_, Error>((encoder, encoded))
+            };
+            let encoded;
+            (encoder, encoded) = self.service.blocking.run(assemble).await?;
+            self.let_go(at, &used);
+            match out.send_timeout(encoded, stall_timeout).await {
+                Ok(()) => {}
+                Err(mpsc::error::SendTimeoutError::Closed(_)) => return Ok(()),
+                Err(mpsc::error::SendTimeoutError::Timeout(_)) => {
+                    let message = format!("the client has not read for {} ms", stall_timeout.as_millis());
+                    return Err(Error::new(Reason::Busy, message));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks for the blocks of batch `at`, whatever it takes, and of the following ones as far as memory goes.
+    async fn look_ahead(&mut self, at: usize) -> Result<()> {
+        while self.next < self.plan.batches() {
+            let batch = self.plan.batch(self.next);
+            let mut wanted = Vec::new();
+            for id in batch.blocks() {
+                if !self.asked.contains_key(id) {
+                    wanted.push(self.fetcher.block(&self.plan, *id)?);
+                }
+            }
+            let bytes = wanted.iter().map(Fetcher::reserved_bytes).sum();
+            let reserved = if self.next <= at {
+                Some(reserve(&self.service, bytes).await?)
+            } else if bytes > 0 {
+                if self.ahead_bytes + bytes > AHEAD_BYTES {
+                    return Ok(());
+                }
+                let free = Arc::clone(&self.service.read_memory).try_acquire_many_owned(units(&self.service, bytes));
+                let Ok(free) = free else { return Ok(()) };
+                Some(free)
+            } else {
+                None
+            };
+            for id in batch.blocks() {
+                *self.asked.entry(*id).or_default() += 1;
+            }
+            self.ahead_bytes += bytes;
+            self.fetching.extend(self.fetcher.start(wanted, reserved));
+            self.upcoming.push_back(batch);
+            self.next += 1;
+        }
+        Ok(())
+    }
+
+    /// The decoded blocks of a batch, in its order.
+    async fn collect(&mut self, batch: &BatchPlan) -> Result<Vec<Arc<Decoded>>> {
+        let mut blocks = Vec::with_capacity(batch.blocks().len());
+        for id in batch.blocks() {
+            while !self.held.contains_key(id) {
+                let missing = || ArrayError::new(Reason::Internal, "a block was let go before its last use");
+                let fetching = self.fetching.pop_front().ok_or_else(missing)?;
+                for Fetched { id, block, bytes, reserved } in fetching.wait().await? {
+                    self.held.insert(id, Held { block, bytes, _reserved: reserved });
+                }
+            }
+            blocks.push(Arc::clone(&self.held[id].block));
+        }
+        Ok(blocks)
+    }
+
+    /// Lets go of the blocks of batch `at` that no later batch needs.
+    fn let_go(&mut self, at: usize, blocks: &[BlockId]) {
+        for id in blocks {
+            let Some(uses) = self.asked.get_mut(id) else { continue };
+            *uses -= 1;
+            if *uses == 0 && self.plan.last_use(*id) <= at {
+                self.asked.remove(id);
+                let held = self.held.remove(id);
+                self.ahead_bytes = self.ahead_bytes.saturating_sub(held.map_or(0, |held| held.bytes));
+            }
+        }
+    }
+}
+
+impl Drop for Window {
+    fn drop(&mut self) {
+        metrics::reads(-1);
+    }
+}

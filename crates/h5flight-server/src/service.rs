@@ -1,0 +1,65 @@
+//! All that the calls share. Built once by [`crate::serve`]; nothing here is mutable from outside.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use h5flight_catalog::Catalog;
+use tokio::sync::Semaphore;
+
+use crate::auth::Auth;
+use crate::blocking::Blocking;
+use crate::cache::MemoryCache;
+use crate::cache::redis::RedisCache;
+use crate::config::Config;
+use crate::files::Files;
+use crate::telemetry::AccessLog;
+use crate::versions::Versions;
+use crate::worker::Workers;
+
+/// Granularity of the memory budget: one permit of [`Service::read_memory`], in bytes.
+pub const MEMORY_UNIT_BYTES: u64 = 4096;
+
+/// The service's parts.
+pub struct Service {
+    /// Settings.
+    pub config: Config,
+    /// What exists.
+    pub catalog: Arc<dyn Catalog>,
+    /// What names mean, in memory.
+    pub versions: Versions,
+    /// Where files are.
+    pub files: Arc<Files>,
+    /// Where blocking work runs.
+    pub blocking: Blocking,
+    /// libhdf5, behind its wall.
+    pub workers: Workers,
+    /// Decoded blocks in memory.
+    pub memory: Arc<MemoryCache>,
+    /// Decoded blocks in Redis.
+    pub redis: Option<Arc<RedisCache>>,
+    /// Who may do what.
+    pub auth: Auth,
+    /// Where calls are reported.
+    pub log: AccessLog,
+    /// Memory for reads under way, in units of [`MEMORY_UNIT_BYTES`].
+    pub read_memory: Arc<Semaphore>,
+    /// How many units there are in all.
+    pub read_memory_units: u32,
+    /// Key of tickets, shared by all servers of the catalogue.
+    pub ticket_key: [u8; 32],
+    /// The worker's sandbox in words.
+    pub sandbox: String,
+    /// When the server began.
+    pub started: Instant,
+}
+
+impl Service {
+    /// The program that workers run: this one.
+    ///
+    /// # Errors
+    /// When the operating system does not tell.
+    pub fn worker_program() -> std::io::Result<PathBuf> {
+        std::env::current_exe()
+    }
+}
