@@ -1,0 +1,122 @@
+//! What decoding a chunk costs, in bytes of output a second: `cargo bench -p h5flight-array --bench decode`.
+//!
+//! Read each line against `memcpy`, and the pipelines against `inflate_alone`. Chunks are smooth ramps with noise in the
+//! low bits, which deflate makes about half as large, as it does microscope and probe data; 1 MB each.
+
+use bytes::Bytes;
+use divan::counter::BytesCount;
+use divan::{Bencher, black_box};
+use h5flight_array::codec::{self, Pipeline, Scratch};
+use h5flight_array::meta::Filter;
+use libdeflater::{CompressionLvl, Compressor, Decompressor};
+
+/// Not a power of two: planes that lie a multiple of 4096 apart fall into the same cache sets.
+const CHUNK_BYTES: usize = 1_000_000;
+
+fn main() {
+    divan::main();
+}
+
+/// Measured values of this many bytes: u16 counts, f32 and f64 traces.
+fn chunk(element_bytes: usize) -> Vec<u8> {
+    let mut state = 1u64;
+    let mut noise = move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 58) as f64
+    };
+    let values = (0..CHUNK_BYTES / element_bytes).map(|at| 500.0 + 200.0 * (at as f64 / 700.0).sin() + noise());
+    match element_bytes {
+        2 => values.flat_map(|value| (value as u16).to_le_bytes()).collect(),
+        4 => values.flat_map(|value| (value.round() as f32).to_le_bytes()).collect(),
+        8 => values.flat_map(|value| value.round().to_le_bytes()).collect(),
+        _ => (0..CHUNK_BYTES).map(|at| at as u8).collect(),
+    }
+}
+
+fn deflated(data: &[u8]) -> Vec<u8> {
+    let mut compressor = Compressor::new(CompressionLvl::new(4).expect("a valid level"));
+    let mut out = vec![0; compressor.zlib_compress_bound(data.len())];
+    let bytes = compressor.zlib_compress(data, &mut out).expect("the buffer has room for the worst case");
+    out.truncate(bytes);
+    out
+}
+
+fn filter(id: u32, params: &[u32]) -> Filter {
+    Filter { id, name: String::new(), params: params.to_vec() }
+}
+
+/// Decodes `stored` again and again, as a blocking thread does.
+fn bench_pipeline(bencher: Bencher, filters: &[Filter], stored: Vec<u8>, expected: &[u8]) {
+    let pipeline = Pipeline::new(filters, 1, expected.len()).expect("a valid pipeline");
+    let mut scratch = Scratch::default();
+    let stored = Bytes::from(stored);
+    assert_eq!(pipeline.decode(stored.clone(), 0, &mut scratch).expect("a valid chunk"), expected);
+    bencher
+        .counter(BytesCount::new(expected.len()))
+        .bench_local(|| pipeline.decode(black_box(stored.clone()), 0, &mut scratch));
+}
+
+#[divan::bench]
+fn memcpy(bencher: Bencher) {
+    let (source, mut out) = (chunk(1), vec![0; CHUNK_BYTES]);
+    bencher
+        .counter(BytesCount::new(CHUNK_BYTES))
+        .bench_local(|| black_box(&mut out).copy_from_slice(black_box(&source)));
+}
+
+#[divan::bench(args = [2, 4, 8, 16, 12])]
+fn unshuffle_alone(bencher: Bencher, element_bytes: usize) {
+    let source = codec::shuffle::shuffle(&chunk(element_bytes), element_bytes);
+    let mut out = vec![0; source.len()];
+    bencher
+        .counter(BytesCount::new(source.len()))
+        .bench_local(|| codec::shuffle::unshuffle(black_box(&source), element_bytes, black_box(&mut out)));
+}
+
+#[divan::bench(args = [2, 4, 8])]
+fn inflate_alone(bencher: Bencher, element_bytes: usize) {
+    let stored = deflated(&codec::shuffle::shuffle(&chunk(element_bytes), element_bytes));
+    let (mut decompressor, mut out) = (Decompressor::new(), vec![0; CHUNK_BYTES]);
+    bencher
+        .counter(BytesCount::new(CHUNK_BYTES))
+        .bench_local(|| decompressor.zlib_decompress(black_box(&stored), black_box(&mut out)));
+}
+
+#[divan::bench(args = [2, 4, 8])]
+fn inflate_and_unshuffle(bencher: Bencher, element_bytes: usize) {
+    let data = chunk(element_bytes);
+    let stored = deflated(&codec::shuffle::shuffle(&data, element_bytes));
+    let filters = [filter(codec::SHUFFLE, &[element_bytes as u32]), filter(codec::DEFLATE, &[4])];
+    bench_pipeline(bencher, &filters, stored, &data);
+}
+
+#[divan::bench(args = [2, 8])]
+fn inflate_without_shuffle(bencher: Bencher, element_bytes: usize) {
+    let data = chunk(element_bytes);
+    bench_pipeline(bencher, &[filter(codec::DEFLATE, &[4])], deflated(&data), &data);
+}
+
+#[divan::bench]
+fn fletcher32(bencher: Bencher) {
+    let data = chunk(1);
+    bencher.counter(BytesCount::new(CHUNK_BYTES)).bench_local(|| codec::fletcher32::checksum(black_box(&data)));
+}
+
+/// Runs of literals and copies of mixed lengths, as LZF finds them in shuffled integers: 1.5 to 1.
+#[divan::bench]
+fn lzf(bencher: Bencher) {
+    let (mut stored, mut bytes, mut state) = (vec![31], 32, 1u32);
+    stored.extend(0..32);
+    while bytes < CHUNK_BYTES {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let literals = 1 + (state >> 28) as usize;
+        let (short, distance) = (1 + (state >> 20) as u8 % 6, (state >> 8) as u8 % 31);
+        stored.push(literals as u8 - 1);
+        stored.extend((0..literals).map(|at| (state >> at) as u8));
+        stored.extend([short << 5, distance]);
+        bytes += literals + usize::from(short) + 2;
+    }
+    let mut data = vec![0; bytes];
+    codec::lzf::decompress(&stored, &mut data).expect("a valid stream");
+    bench_pipeline(bencher, &[filter(codec::LZF, &[])], stored, &data);
+}
