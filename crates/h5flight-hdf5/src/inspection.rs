@@ -1,0 +1,393 @@
+//! Inspecting a file: the walk's objects one by one, each with its attributes, array, chunk runs and small data.
+
+use std::ffi::CStr;
+use std::io::Write;
+
+use bytes::Bytes;
+use h5flight_array::index::ChunkIndex;
+use h5flight_array::inspect::{
+    FileFacts, Frame, INLINE_BYTES_MAX, InspectLimits, Message, NwbFacts, Object, ObjectKind,
+};
+use h5flight_array::meta::{ArrayMeta, ElementType, Space, Storage, product};
+use h5flight_array::{Error, Reason, Result};
+use hdf5_sys::h5i::{H5I_DATASET, H5I_DATATYPE, H5I_GROUP, H5Iget_type};
+use serde_json::{Map, Value};
+
+use crate::attribute;
+use crate::element::Translated;
+use crate::handle::Handle;
+use crate::layout;
+use crate::open::OpenFile;
+use crate::packed::Layout;
+use crate::read::{self, Source};
+use crate::reference::References;
+use crate::text;
+use crate::walk::{self, Found, Survey};
+use crate::worker::{library_version, send};
+
+/// Filters that the server's own decoders undo: deflate, shuffle, fletcher32, LZF.
+const DECODED_BY_SERVER: [u32; 4] = [1, 2, 3, 32_000];
+/// Bytes in memory of one array whose strings are looked at. A larger one is taken at its word: Utf8.
+const TEXT_BYTES_MAX: u64 = 64 << 20;
+/// The same for all arrays of the file together: a second or so of reading.
+const TEXT_BYTES_PER_FILE_MAX: u64 = 512 << 20;
+/// Values of their own length that are looked at, by file: each takes about a microsecond.
+const TEXT_VALUES_PER_FILE_MAX: u64 = 2_000_000;
+/// Bytes in memory that are read at once to look at strings.
+const TEXT_STEP_BYTES: u64 = 4 << 20;
+/// The largest decoded chunk that an inspection lets libhdf5 decode: the server's own default bound.
+const CHUNK_BYTES_MAX: u64 = 64 << 20;
+/// Bytes of a text that names the recording.
+const FACT_BYTES_MAX: u64 = 4 << 10;
+
+/// What is asked of an inspection.
+pub(crate) struct Inspection<'a> {
+    pub(crate) limits: &'a InspectLimits,
+    pub(crate) inline: bool,
+    pub(crate) file_bytes: u64,
+}
+
+/// Answers [`h5flight_array::inspect::Request::Inspect`].
+pub(crate) fn inspect(file: &OpenFile, asked: &Inspection<'_>, out: &mut impl Write) -> Result<()> {
+    let Survey { found, paths } = Survey::walk(file, asked.limits)?;
+    let references = References::known(file, paths);
+    let facts = FileFacts {
+        superblock: file.superblock,
+        user_block_bytes: file.base,
+        library: library_version(),
+        nwb: nwb_facts(file, &found, &references),
+    };
+    send(out, &Frame::plain(Message::File(facts)))?;
+    let mut inspector = Inspector {
+        file,
+        asked,
+        references: &references,
+        chunks_left: asked.limits.chunks_max,
+        text_bytes_left: TEXT_BYTES_PER_FILE_MAX,
+        text_values_left: TEXT_VALUES_PER_FILE_MAX,
+    };
+    for found in found {
+        match found {
+            Found::Link(link) => send(out, &Frame::plain(Message::Link(link)))?,
+            Found::Object { path, address } => {
+                let looked = inspector.look_at(&path, address).map_err(crate::handle::about(&path))?;
+                send_object(looked, out)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// An object with what follows it.
+struct Looked {
+    object: Object,
+    index: Option<ChunkIndex>,
+    inline: Option<Vec<u8>>,
+}
+
+fn send_object(looked: Looked, out: &mut impl Write) -> Result<()> {
+    let Looked { object, index, inline } = looked;
+    let mut message = Message::Object(Box::new(object));
+    let too_long = |message: &Message| {
+        serde_json::to_vec(message)
+            .map_or(true, |json| json.len() > h5flight_array::inspect::MESSAGE_BYTES_MAX as usize)
+    };
+    if too_long(&message)
+        && let Message::Object(object) = &mut message
+    {
+        // The attributes alone are bounded: the type has members without end.
+        object.array = None;
+        object.problem = Some((Reason::FileTooComplex, "the element type takes more than a message".into()));
+        return send(out, &Frame::plain(message));
+    }
+    send(out, &Frame::plain(message))?;
+    for run in index.iter().flat_map(ChunkIndex::to_runs) {
+        send(out, &Frame::run(&run))?;
+    }
+    if let Some(data) = inline {
+        send(out, &Frame { message: Message::Inline, data: Bytes::from(data) })?;
+    }
+    Ok(())
+}
+
+/// What is left of the bounds while objects are looked at.
+struct Inspector<'a> {
+    file: &'a OpenFile,
+    asked: &'a Inspection<'a>,
+    references: &'a References<'a>,
+    chunks_left: u64,
+    text_bytes_left: u64,
+    text_values_left: u64,
+}
+
+impl Inspector<'_> {
+    fn look_at(&mut self, path: &str, address: u64) -> Result<Looked> {
+        let mut object = Object {
+            path: path.to_owned(),
+            kind: ObjectKind::Dataset,
+            attributes: Map::new(),
+            array: None,
+            problem: None,
+            address: address.saturating_add(self.file.base),
+        };
+        let bare = |object| Ok(Looked { object, index: None, inline: None });
+        let handle = match walk::open_at(self.file.handle.id(), address) {
+            Ok(handle) => handle,
+            Err(error) => {
+                object.problem = Some((error.reason, error.message));
+                return bare(object);
+            }
+        };
+        object.attributes = attribute::all(&handle, self.asked.limits, self.references)?;
+        // SAFETY: the object is alive.
+        object.kind = match unsafe { H5Iget_type(handle.id()) } {
+            H5I_GROUP => ObjectKind::Group,
+            H5I_DATATYPE => ObjectKind::NamedType,
+            H5I_DATASET => return self.look_at_dataset(&handle, object),
+            _ => {
+                object.problem = Some((Reason::MalformedFile, "an object of an unknown kind".into()));
+                return bare(object);
+            }
+        };
+        bare(object)
+    }
+
+    fn look_at_dataset(&mut self, dataset: &Handle, mut object: Object) -> Result<Looked> {
+        let mut looked = match self.array(dataset) {
+            Ok(array) => array,
+            Err(error) if error.reason == Reason::FileTooComplex => return Err(error),
+            Err(error) => {
+                object.problem = Some((error.reason, error.message));
+                return Ok(Looked { object, index: None, inline: None });
+            }
+        };
+        object.problem = looked.problem.take();
+        object.array = Some(looked.meta);
+        Ok(Looked { object, index: looked.index, inline: looked.inline })
+    }
+
+    fn array(&mut self, dataset: &Handle) -> Result<Array> {
+        let translated = read::translated(dataset)?;
+        let (space, max_shape) = layout::space(dataset)?;
+        let properties = layout::properties(dataset)?;
+        let shape = match &space {
+            Space::Null => Vec::new(),
+            Space::Simple { shape } => shape.clone(),
+        };
+        let meta = ArrayMeta {
+            storage: layout::storage(dataset, &properties, shape.len(), self.file.base)?,
+            filters: layout::filters(&properties)?,
+            space,
+            max_shape,
+            element: translated.element.clone(),
+            converted: translated.converted,
+            type_note: translated.note.clone(),
+            fill: None,
+        };
+        let mut array = Array { meta, problem: None, index: None, inline: None };
+        if let Err(error) = self.complete(&mut array, (dataset, &properties), &translated) {
+            if error.reason == Reason::FileTooComplex {
+                return Err(error);
+            }
+            array.problem = Some((error.reason, error.message));
+        }
+        Ok(array)
+    }
+
+    /// Adds fill value, chunk index and small data. What fails here is the array's problem; it stays listed.
+    fn complete(
+        &mut self,
+        array: &mut Array,
+        (dataset, properties): (&Handle, &Handle),
+        translated: &Translated,
+    ) -> Result<()> {
+        if let Some(why) = array.meta.element.unsupported() {
+            return Err(Error::new(Reason::UnsupportedType, why));
+        }
+        array.meta.check()?;
+        let elements = array.meta.elements()?;
+        let layout = Layout::of(&translated.memory)?;
+        let meta = &mut array.meta;
+        meta.fill = layout::fill(properties, &translated.memory, &layout, &meta.element, self.references)?;
+        match &meta.storage {
+            Storage::Contiguous { offset: Some(offset) } => {
+                let bytes =
+                    elements.saturating_mul(meta.element.fixed_bytes().filter(|_| !meta.converted).unwrap_or(0));
+                self.check_contiguous(*offset, bytes.max(layout::stored_bytes(dataset)))?;
+            }
+            Storage::Chunked { chunk_shape } => {
+                let grid = (meta.shape(), chunk_shape.as_slice());
+                let index = layout::chunk_index(dataset, properties, grid, self.file.base, self.chunks_left)?;
+                self.chunks_left -= index.pointers().len() as u64;
+                index.check_addresses(self.asked.file_bytes)?;
+                array.index = Some(index);
+            }
+            Storage::Virtual | Storage::External => return Ok(()),
+            Storage::Compact | Storage::Contiguous { offset: None } => {}
+        }
+        if matches!(meta.space, Space::Simple { .. }) && chunk_is_small(&array.meta, &layout) {
+            let shape = array.meta.shape().to_vec();
+            self.read_small(array, Source::new(dataset, &shape, &translated.memory, &layout));
+        }
+        Ok(())
+    }
+
+    fn check_contiguous(&self, offset: u64, bytes: u64) -> Result<()> {
+        let file_bytes = self.asked.file_bytes;
+        if offset.checked_add(bytes).is_some_and(|end| end <= file_bytes) {
+            return Ok(());
+        }
+        let message = format!("{bytes} bytes of data at {offset} of a file of {file_bytes} bytes");
+        Err(Error::new(Reason::Truncated, message))
+    }
+
+    /// Reads data that is to be inline, and looks at strings. A failure is not told: reading it later will.
+    fn read_small(&mut self, array: &mut Array, source: Source<'_>) {
+        if self.is_inline(&array.meta, source.layout) {
+            let _ = self.read_inline(array, &source);
+        } else if text::has_strings(&array.meta.element) {
+            let _ = self.look_at_text(&mut array.meta, &source);
+        }
+    }
+
+    fn is_inline(&self, meta: &ArrayMeta, layout: &Layout) -> bool {
+        let compact = meta.storage == Storage::Compact && meta.element.fixed_bytes().is_some() && !meta.converted;
+        let needs_worker = meta.storage == Storage::Compact
+            || meta.converted
+            || meta.element.fixed_bytes().is_none()
+            || meta.filters.iter().any(|filter| !DECODED_BY_SERVER.contains(&filter.id));
+        let packed_bytes_min = match meta.element.fixed_bytes() {
+            Some(bytes) => bytes,
+            None => layout.packed_bytes_min(),
+        };
+        let small = product(meta.shape())
+            .and_then(|elements| elements.checked_mul(packed_bytes_min))
+            .is_some_and(|bytes| bytes <= INLINE_BYTES_MAX);
+        compact || (self.asked.inline && needs_worker && small && layout::missing_filter(&meta.filters).is_none())
+    }
+
+    fn read_inline(&mut self, array: &mut Array, source: &Source<'_>) -> Result<()> {
+        let memory = source.whole()?;
+        text::mark(&mut array.meta.element, source.layout, memory.bytes())?;
+        if memory.bytes().len() as u64 > INLINE_BYTES_MAX && array.meta.element.fixed_bytes().is_none()
+            || source.layout.bytes_behind(memory.bytes())? > INLINE_BYTES_MAX
+        {
+            return Ok(());
+        }
+        let data = read::block(memory, &array.meta.element, source.layout, self.references)?;
+        if data.len() as u64 <= INLINE_BYTES_MAX {
+            array.inline = Some(data);
+        }
+        Ok(())
+    }
+
+    fn look_at_text(&mut self, meta: &mut ArrayMeta, source: &Source<'_>) -> Result<()> {
+        let shape = meta.shape().to_vec();
+        let elements = product(&shape).unwrap_or(u64::MAX);
+        let bytes = elements.saturating_mul(source.layout.size as u64);
+        let values = if source.layout.has_pointers { elements } else { 0 };
+        if elements == 0
+            || bytes > TEXT_BYTES_MAX.min(self.text_bytes_left)
+            || values > self.text_values_left
+            || layout::missing_filter(&meta.filters).is_some()
+        {
+            return Ok(());
+        }
+        self.text_bytes_left -= bytes;
+        self.text_values_left -= values;
+        let Some((rows, rest)) = shape.split_first() else {
+            return text::mark(&mut meta.element, source.layout, source.whole()?.bytes());
+        };
+        let step = rows_at_once(meta, *rows, bytes / rows);
+        let (mut origin, mut part) = (vec![0; shape.len()], [&[0], rest].concat());
+        for start in (0..*rows).step_by(usize::try_from(step).unwrap_or(usize::MAX)) {
+            (origin[0], part[0]) = (start, step.min(rows - start));
+            text::mark(&mut meta.element, source.layout, source.memory(&origin, &part)?.bytes())?;
+        }
+        Ok(())
+    }
+}
+
+struct Array {
+    meta: ArrayMeta,
+    problem: Option<(Reason, String)>,
+    index: Option<ChunkIndex>,
+    inline: Option<Vec<u8>>,
+}
+
+/// As many rows as fit one step, whole chunks where there are any.
+fn rows_at_once(meta: &ArrayMeta, rows: u64, row_bytes: u64) -> u64 {
+    let fitting = (TEXT_STEP_BYTES / row_bytes.max(1)).clamp(1, rows.max(1));
+    match &meta.storage {
+        Storage::Chunked { chunk_shape } => fitting.next_multiple_of(chunk_shape[0]),
+        Storage::Compact | Storage::Contiguous { .. } | Storage::Virtual | Storage::External => fitting,
+    }
+}
+
+/// Whether libhdf5 may decode the array's chunks during an inspection: a few kilobytes can claim a gigabyte.
+fn chunk_is_small(meta: &ArrayMeta, layout: &Layout) -> bool {
+    match &meta.storage {
+        Storage::Chunked { chunk_shape } => product(chunk_shape)
+            .and_then(|elements| elements.checked_mul(layout.size as u64))
+            .is_some_and(|bytes| bytes <= CHUNK_BYTES_MAX),
+        Storage::Compact | Storage::Contiguous { .. } => true,
+        Storage::Virtual | Storage::External => false,
+    }
+}
+
+/// What an NWB file says about itself; `None` for any other file.
+fn nwb_facts(file: &OpenFile, found: &[Found], references: &References) -> Option<NwbFacts> {
+    let text = |wanted: &str| {
+        let address = found.iter().find_map(|found| match found {
+            Found::Object { path, address } if path == wanted => Some(*address),
+            Found::Object { .. } | Found::Link(_) => None,
+        })?;
+        scalar_text(&walk::open_at(file.handle.id(), address).ok()?, references)
+    };
+    let version = root_attribute(file, c"nwb_version", references).or_else(|| text("/nwb_version"))?;
+    Some(NwbFacts {
+        version,
+        identifier: text("/identifier"),
+        session_id: text("/general/session_id"),
+        subject_id: text("/general/subject/subject_id"),
+        session_start_time: text("/session_start_time"),
+        species: text("/general/subject/species"),
+    })
+}
+
+fn root_attribute(file: &OpenFile, name: &CStr, references: &References) -> Option<String> {
+    let limits = InspectLimits { attribute_bytes_max: FACT_BYTES_MAX, ..InspectLimits::default() };
+    only_text(attribute::one(&file.handle, name, &limits, references).ok()?)
+}
+
+/// The text of a dataset that holds one string.
+fn scalar_text(dataset: &Handle, references: &References) -> Option<String> {
+    // SAFETY: the object is alive.
+    if unsafe { H5Iget_type(dataset.id()) } != H5I_DATASET {
+        return None;
+    }
+    let translated = read::translated(dataset).ok()?;
+    let (Space::Simple { shape }, _) = layout::space(dataset).ok()? else { return None };
+    let properties = layout::properties(dataset).ok()?;
+    let here = match layout::storage(dataset, &properties, shape.len(), 0).ok()? {
+        Storage::Compact | Storage::Contiguous { .. } | Storage::Chunked { .. } => true,
+        Storage::Virtual | Storage::External => false,
+    };
+    let is_text = matches!(translated.element, ElementType::VarString { .. } | ElementType::FixedString { .. });
+    let layout = Layout::of(&translated.memory).ok()?;
+    if !here || !is_text || product(&shape) != Some(1) || layout.size as u64 > FACT_BYTES_MAX {
+        return None;
+    }
+    let memory = Source::new(dataset, &shape, &translated.memory, &layout).whole().ok()?;
+    only_text(attribute::array(&translated.element, &layout, memory.bytes(), &shape, references).ok()?)
+}
+
+fn only_text(mut value: Value) -> Option<String> {
+    while let Value::Array(items) = &mut value {
+        if items.len() != 1 {
+            return None;
+        }
+        value = items.pop()?;
+    }
+    value.as_str().filter(|text| text.len() as u64 <= FACT_BYTES_MAX).map(str::to_owned)
+}

@@ -1,0 +1,85 @@
+//! What the worker may still do once it looks at a file: read that file, use bounded memory and time, and answer.
+//!
+//! Landlock (Linux 5.13) takes away every other file and, where the kernel can, network and signals; resource limits
+//! hold everywhere. Both last until the process ends. System calls are not filtered.
+
+use std::os::fd::BorrowedFd;
+
+use h5flight_array::{Error, Reason, Result};
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, LandlockStatus, PathBeneath, Ruleset, RulesetAttr,
+    RulesetCreatedAttr, RulesetStatus, Scope,
+};
+use rustix::process::{Resource, Rlimit, Signal, setrlimit};
+
+/// The newest kernel interface whose rights are taken away; an older kernel takes those that it knows.
+const LANDLOCK_ABI: ABI = ABI::V7;
+/// Processor seconds. Beyond any deadline of the server, which ends a worker sooner; for a worker that was forgotten.
+const CPU_SECONDS_MAX: u64 = 600;
+/// Descriptors: three pipes, the file, the file again by libhdf5, and what Landlock needs in between.
+const DESCRIPTORS_MAX: u64 = 16;
+
+/// What holds from now on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SandboxReport {
+    /// The kernel interface that is enforced; `None` where the kernel has no Landlock.
+    pub landlock_abi: Option<i32>,
+}
+
+/// Closes this process in, for good. Applies to the calling thread and what it starts: call it before any thread is.
+///
+/// The signal for the parent's death is sent when the *thread* that started this process ends: start workers from a
+/// thread that outlives them.
+///
+/// # Errors
+/// `internal` where the kernel refuses something it should know. That the kernel has no Landlock is no error, see
+/// [`SandboxReport`].
+pub fn apply(file: BorrowedFd<'_>, memory_bytes_max: u64) -> Result<SandboxReport> {
+    let limits = [
+        (Resource::As, memory_bytes_max),
+        (Resource::Core, 0),
+        (Resource::Cpu, CPU_SECONDS_MAX),
+        (Resource::Fsize, 0),
+        (Resource::Nofile, DESCRIPTORS_MAX),
+        (Resource::Nproc, 0),
+    ];
+    for (resource, maximum) in limits {
+        let limit = Rlimit { current: Some(maximum), maximum: Some(maximum) };
+        setrlimit(resource, limit).map_err(|error| refused("a resource limit").with_source(error))?;
+    }
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(|error| refused("the parent's death signal").with_source(error))?;
+    rustix::thread::set_no_new_privs(true).map_err(|error| refused("no_new_privs").with_source(error))?;
+    let landlock_abi = restrict(Some(file)).map_err(|error| refused("Landlock").with_source(error))?;
+    Ok(SandboxReport { landlock_abi })
+}
+
+/// Version of the kernel's Landlock, `None` where it has none or it is turned off. Does not touch libhdf5.
+///
+/// The kernel's answer is only available to who is restricted, so a thread restricts itself and ends.
+pub fn landlock_supported() -> Option<i32> {
+    std::thread::spawn(|| restrict(None).ok().flatten()).join().ok().flatten()
+}
+
+fn restrict(file: Option<BorrowedFd<'_>>) -> Result<Option<i32>, landlock::RulesetError> {
+    let mut ruleset = Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::from_all(LANDLOCK_ABI))?
+        .handle_access(AccessNet::from_all(LANDLOCK_ABI))?
+        .scope(Scope::from_all(LANDLOCK_ABI))?
+        .create()?;
+    if let Some(file) = file {
+        ruleset = ruleset.add_rule(PathBeneath::new(file, AccessFs::ReadFile))?;
+    }
+    let status = ruleset.restrict_self()?;
+    Ok(match (status.ruleset, status.landlock) {
+        (RulesetStatus::NotEnforced, _) | (_, LandlockStatus::NotEnabled | LandlockStatus::NotImplemented) => None,
+        (_, LandlockStatus::Available { effective_abi, kernel_abi }) => {
+            Some(kernel_abi.unwrap_or(effective_abi as i32))
+        }
+    })
+}
+
+fn refused(what: &str) -> Error {
+    Error::new(Reason::Internal, format!("the worker's sandbox: the kernel refuses {what}"))
+}

@@ -1,0 +1,188 @@
+//! The worker as a process: closed in, it reads its one file and can do nothing else.
+//!
+//! Without a test harness, because this program is also the child: `worker` is what the server starts, `probe FILE`
+//! applies the sandbox for descriptor 3 and says what it can still do with another file.
+
+use std::error::Error;
+use std::ffi::OsStr;
+use std::io::Write;
+use std::net::TcpListener;
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+
+use h5flight_array::inspect::{FILE_FD, Frame, Message, Request};
+use h5flight_hdf5::sandbox;
+
+type Outcome = Result<(), Box<dyn Error>>;
+
+type Test = (&'static str, fn() -> Outcome);
+
+const TESTS: [Test; 4] = [
+    ("a_worker_inspects_its_file_inside_the_sandbox", a_worker_inspects_its_file_inside_the_sandbox),
+    ("a_worker_can_open_no_other_file", a_worker_can_open_no_other_file),
+    ("a_worker_without_memory_ends_and_nothing_else_does", a_worker_without_memory_ends_and_nothing_else_does),
+    ("a_request_that_is_not_understood_is_answered", a_request_that_is_not_understood_is_answered),
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["worker"] => h5flight_hdf5::run_worker(),
+        ["probe", other] => probe(Path::new(other)),
+        arguments => run(arguments),
+    }
+}
+
+/// As much of the harness's command line as test runners use.
+fn run(arguments: &[&str]) -> ExitCode {
+    if arguments.contains(&"--list") {
+        if !arguments.contains(&"--ignored") {
+            TESTS.iter().for_each(|(name, _)| println!("{name}: test"));
+        }
+        return ExitCode::SUCCESS;
+    }
+    let filter = arguments.iter().find(|argument| !argument.starts_with('-'));
+    let mut failed = false;
+    for (name, test) in TESTS.iter().filter(|(name, _)| filter.is_none_or(|filter| name.contains(filter))) {
+        match test() {
+            Ok(()) => println!("test {name} ... ok"),
+            Err(error) => {
+                failed = true;
+                println!("test {name} ... FAILED: {error}");
+            }
+        }
+    }
+    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn a_worker_inspects_its_file_inside_the_sandbox() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("small.h5");
+    let file = hdf5::File::create(&path)?;
+    file.new_dataset_builder().with_data(&[1i32, 2, 3]).chunk(2).deflate(3).create("numbers")?;
+    file.close()?;
+    let frames = ask(&path, &inspect(&path)?)?;
+    let paths: Vec<_> = frames.iter().filter_map(|frame| object_path(&frame.message)).collect();
+    if paths != ["/", "/numbers"] || !matches!(frames.last().map(|f| &f.message), Some(Message::Done)) {
+        return Err(format!("answered {frames:?}").into());
+    }
+    Ok(())
+}
+
+fn a_worker_can_open_no_other_file() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let (own, other) = (folder.path().join("own"), folder.path().join("other"));
+    std::fs::write(&own, "own")?;
+    std::fs::write(&other, "other")?;
+    let output = child(&own, &["probe".as_ref(), other.as_os_str()]).output()?;
+    let said = String::from_utf8(output.stdout)?;
+    let lines: Vec<&str> = said.lines().collect();
+    match sandbox::landlock_supported() {
+        Some(abi) => {
+            let expected = [
+                &*format!("landlock {abi}"),
+                "own reopened",
+                "other refused",
+                "folder refused",
+                "new file refused",
+                if abi >= 4 { "listening refused" } else { "listening allowed" },
+                "program refused",
+            ];
+            if lines != expected {
+                return Err(format!("with Landlock ABI {abi} the child said {lines:?}").into());
+            }
+        }
+        None => {
+            println!("!!! THIS KERNEL HAS NO LANDLOCK: that other files cannot be opened was NOT checked");
+            if lines.first() != Some(&"landlock none") || !lines.contains(&"own reopened") {
+                return Err(format!("without Landlock the child said {lines:?}").into());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn a_worker_without_memory_ends_and_nothing_else_does() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("small.h5");
+    hdf5::File::create(&path)?.close()?;
+    let Request::Inspect { limits, inline, file_bytes, .. } = inspect(&path)? else {
+        return Err("no inspection".into());
+    };
+    let request = Request::Inspect { limits, inline, file_bytes, memory_bytes_max: 1 << 20 };
+    let frames = ask(&path, &request)?;
+    match frames.last().map(|frame| &frame.message) {
+        None | Some(Message::Failed { .. }) => Ok(()),
+        Some(last) => Err(format!("with 1 MiB of memory the worker ended with {last:?}").into()),
+    }
+}
+
+fn a_request_that_is_not_understood_is_answered() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("any");
+    std::fs::write(&path, "any")?;
+    let frames = frames(&path, b"{\"do\":\"dance\"}")?;
+    match frames.as_slice() {
+        [Frame { message: Message::Failed { .. }, .. }] => Ok(()),
+        other => Err(format!("answered {other:?}").into()),
+    }
+}
+
+fn inspect(path: &Path) -> Result<Request, Box<dyn Error>> {
+    Ok(Request::Inspect {
+        limits: Default::default(),
+        inline: true,
+        file_bytes: std::fs::metadata(path)?.len(),
+        memory_bytes_max: 1 << 30,
+    })
+}
+
+fn object_path(message: &Message) -> Option<&str> {
+    match message {
+        Message::Object(object) => Some(&object.path),
+        _ => None,
+    }
+}
+
+fn ask(file: &Path, request: &Request) -> Result<Vec<Frame>, Box<dyn Error>> {
+    frames(file, &serde_json::to_vec(request)?)
+}
+
+fn frames(file: &Path, request: &[u8]) -> Result<Vec<Frame>, Box<dyn Error>> {
+    let mut child =
+        child(file, &["worker".as_ref()]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+    // A worker that ended before it read its request is seen by what it did not answer.
+    let _ = child.stdin.take().ok_or("no standard input")?.write_all(request);
+    let output = child.wait_with_output()?;
+    let mut rest = output.stdout.as_slice();
+    let mut frames = Vec::new();
+    while let Some(frame) = Frame::read_from(&mut rest)? {
+        frames.push(frame);
+    }
+    Ok(frames)
+}
+
+/// This program with the file as descriptor 3: the shell does what the server does between fork and exec.
+fn child(file: &Path, arguments: &[&OsStr]) -> Command {
+    let mut command = Command::new("/bin/sh");
+    let script = "file=$1; program=$2; shift 2; exec 3<\"$file\" \"$program\" \"$@\"";
+    let program = std::env::current_exe().expect("a running program has a path");
+    command.args(["-c", script, "sh"]).arg(file).arg(program).args(arguments).env_clear();
+    command
+}
+
+fn probe(other: &Path) -> ExitCode {
+    // SAFETY: `child` passes an open file as this descriptor.
+    let file = unsafe { BorrowedFd::borrow_raw(FILE_FD) };
+    let report = sandbox::apply(file, 1 << 30).expect("the sandbox applies");
+    let said = |works: bool, can: &str, cannot: &str| println!("{}", if works { can } else { cannot });
+    println!("landlock {}", report.landlock_abi.map_or("none".into(), |abi| abi.to_string()));
+    said(std::fs::read(format!("/proc/self/fd/{FILE_FD}")).is_ok(), "own reopened", "own refused");
+    said(std::fs::read(other).is_ok(), "other opened", "other refused");
+    said(std::fs::read_dir(other.parent().expect("a file has a folder")).is_ok(), "folder listed", "folder refused");
+    said(std::fs::write(other.with_extension("new"), "").is_ok(), "new file written", "new file refused");
+    said(TcpListener::bind("127.0.0.1:0").is_ok(), "listening allowed", "listening refused");
+    said(Command::new("/bin/true").status().is_ok(), "program started", "program refused");
+    ExitCode::SUCCESS
+}
