@@ -1,0 +1,75 @@
+//! What can go wrong with the catalogue.
+
+/// Shorthand for results of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What a caller acts on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// No such animal, experiment, dataset or version; `nearest` are names that exist and look alike.
+    NotFound {
+        /// Which level is missing.
+        level: Level,
+        /// At most five names.
+        nearest: Vec<String>,
+    },
+    /// The name exists but is refused: stable reason (for example "external_link_refused").
+    Refused(String),
+    /// The dataset is served from another file.
+    DatasetExists,
+    /// Another publication won.
+    Conflict,
+    /// The database does not answer; worth a retry.
+    Unavailable,
+    /// What was asked means nothing (a bad page token, a bad URL).
+    Invalid,
+    /// What the database holds is not what was written: a damaged row.
+    Damaged,
+    /// Any other failure of the database.
+    Database,
+}
+
+/// Level of the hierarchy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// Animal.
+    Animal,
+    /// Experiment.
+    Experiment,
+    /// Dataset.
+    Dataset,
+    /// Version.
+    Version,
+}
+
+/// An error; SQL stays in `source`, for the log only.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    /// What a caller acts on.
+    pub kind: ErrorKind,
+    /// For people; no SQL.
+    pub message: String,
+    /// For the log.
+    #[source]
+    pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl Error {
+    /// An error without an inner cause.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), source: None }
+    }
+
+    /// [`ErrorKind::Invalid`].
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Invalid, message)
+    }
+
+    /// Keeps `source` as the cause.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+}

@@ -1,0 +1,124 @@
+//! The catalogue: what exists, where its bytes are, who may see it. The only crate with SQL.
+//!
+//! [`Catalog`] is the one trait; [`open`] gives PostgreSQL or SQLite behind it, by the scheme of a URL. Both pass
+//! the one conformance suite in `tests/conformance.rs`. Lock order: none, no call holds a connection while it waits
+//! for another; every publication is one transaction.
+//!
+//! `portable/` is SQL that both databases understand: the same text is compiled once for each, as a child of
+//! `postgres` and of `sqlite`, which themselves hold only what differs (connecting, batched inserts, lists as
+//! parameters, the meaning of error codes). What is no SQL at all lives in modules that know no database: `staging`
+//! and `identity` (what goes in), `rows` (what comes out, checked), `names`, `paging`, `token`, `text`.
+
+#![expect(clippy::duplicate_mod, reason = "portable/ is compiled once for each database")]
+
+pub mod error;
+pub mod model;
+
+mod fault;
+mod identity;
+mod names;
+mod paging;
+mod postgres;
+mod rows;
+mod sqlite;
+mod staging;
+mod text;
+mod token;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+pub use error::{Error, ErrorKind, Result};
+use model::*;
+
+/// Opens the catalogue at `sqlite://PATH` (created when missing) or `postgres://...` and migrates it to this version.
+///
+/// # Errors
+/// [`ErrorKind::Unavailable`] when the database does not answer, [`ErrorKind::Invalid`] for another scheme.
+pub async fn open(url: &str, options: &OpenOptions) -> Result<Arc<dyn Catalog>> {
+    match url.split_once(':').map(|(scheme, _)| scheme) {
+        Some("sqlite") => Ok(Arc::new(sqlite::SqliteCatalog::open(url, options).await?)),
+        Some("postgres" | "postgresql") => Ok(Arc::new(postgres::PostgresCatalog::open(url, options).await?)),
+        _ => Err(Error::invalid("the database URL must begin with sqlite:// or postgres://")),
+    }
+}
+
+/// Everything the service asks of the database. Each method is one statement or one transaction; none blocks a tokio
+/// worker thread; a dropped future rolls back.
+#[async_trait]
+pub trait Catalog: Send + Sync {
+    /// "sqlite" or "postgres".
+    fn backend(&self) -> &'static str;
+    /// One cheap round trip.
+    async fn ping(&self) -> Result<()>;
+    /// A secret shared by all servers of this catalogue, made at first use; 32 random bytes.
+    async fn secret(&self, name: &str) -> Result<[u8; 32]>;
+
+    // resolve: what a read needs
+
+    /// The version that a name means, complete: extents, arrays, chunk runs, file places. Follows the aliases and soft
+    /// links of the experiment's files (at most 16).
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] with which level is missing and the nearest names;
+    /// [`ErrorKind::Refused`] with the stored reason when the name is an external link.
+    async fn resolve(&self, path: &DatasetPath, version: VersionSelector) -> Result<ResolvedVersion>;
+    /// The same by the id that a ticket pins.
+    async fn resolve_version(&self, version_id: i64) -> Result<ResolvedVersion>;
+    /// The number of the newest version, with its id: one small statement, for checking what is kept in memory.
+    async fn current_version(&self, path: &DatasetPath) -> Result<(i64, u64)>;
+
+    // publish: how files come in
+
+    /// The newest record of the file at this place, if any.
+    async fn find_file(&self, place: &FilePlace) -> Result<Option<FileRecord>>;
+    /// The result of an earlier publication with this idempotency key, if any.
+    async fn find_ingest(&self, key: &str) -> Result<Option<Published>>;
+    /// Publishes one inspected file: animals, experiments, file, arrays, chunk runs, objects, datasets, versions,
+    /// extents, links and the idempotency key in one transaction, batched inserts.
+    ///
+    /// A dataset that exists and whose current version comes from a file at the same place (or, for managed files, with
+    /// the same `source_name`) gets the next version. From another file it is refused unless `replace`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::DatasetExists`] naming the dataset; [`ErrorKind::Conflict`] when another publication won.
+    async fn publish(&self, publication: &Publication) -> Result<Published>;
+    /// Marks a file as unreadable, with its stable reason: reads of it are refused until it is registered anew.
+    async fn quarantine(&self, file_id: i64, reason: &str, message: &str) -> Result<()>;
+
+    // browse: what people look at
+
+    /// Animals, ascending by name.
+    async fn list_animals(&self, page: &Page) -> Result<Paged<AnimalSummary>>;
+    /// Experiments of an animal.
+    async fn list_experiments(&self, animal: &str, page: &Page) -> Result<Paged<ExperimentSummary>>;
+    /// Datasets of an experiment.
+    async fn list_datasets(&self, animal: &str, experiment: &str, page: &Page) -> Result<Paged<DatasetSummary>>;
+    /// One dataset or group with its attributes. `dataset` empty is the root group of the experiment.
+    async fn describe(&self, path: &DatasetPath) -> Result<Description>;
+    /// Animals, experiments and datasets whose names or attribute texts contain all words of `query`,
+    /// case-insensitively; datasets ascending by animal, experiment, name.
+    async fn search(&self, query: &str, page: &Page) -> Result<Paged<DatasetSummary>>;
+    /// Registered and managed files.
+    async fn list_files(&self, page: &Page) -> Result<Paged<FileRecord>>;
+    /// Totals, for ServerInfo and metrics.
+    async fn counts(&self) -> Result<Counts>;
+
+    // access: who may see it, who saw it
+
+    /// Makes a token for a principal (made when missing). The secret is returned once and stored hashed.
+    async fn create_token(&self, new: &NewToken) -> Result<CreatedToken>;
+    /// The principal of a token text, if it is known, not expired, not revoked.
+    async fn authenticate(&self, token: &str) -> Result<Option<Principal>>;
+    /// All tokens, without secrets.
+    async fn list_tokens(&self) -> Result<Vec<TokenSummary>>;
+    /// Revokes the token with this prefix; false when there is none.
+    async fn revoke_token(&self, prefix: &str) -> Result<bool>;
+    /// Whether any token that is valid now exists.
+    async fn has_tokens(&self) -> Result<bool>;
+    /// Appends to the access log, one statement.
+    async fn log_accesses(&self, entries: &[AccessEntry]) -> Result<()>;
+    /// The newest entries of the access log.
+    async fn list_accesses(&self, limit: u32) -> Result<Vec<AccessEntry>>;
+}

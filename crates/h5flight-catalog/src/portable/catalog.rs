@@ -1,0 +1,107 @@
+//! [`Catalog`] of this backend: which function answers which call.
+
+use async_trait::async_trait;
+
+use super::{BACKEND, Store, access, browse, publish, resolve};
+use crate::Catalog;
+use crate::error::Result;
+use crate::model::*;
+
+#[async_trait]
+impl Catalog for Store {
+    fn backend(&self) -> &'static str {
+        BACKEND
+    }
+
+    async fn ping(&self) -> Result<()> {
+        access::ping(self).await
+    }
+
+    async fn secret(&self, name: &str) -> Result<[u8; 32]> {
+        access::secret(self, name).await
+    }
+
+    async fn resolve(&self, path: &DatasetPath, version: VersionSelector) -> Result<ResolvedVersion> {
+        resolve::resolve(self, path, version).await
+    }
+
+    async fn resolve_version(&self, version_id: i64) -> Result<ResolvedVersion> {
+        resolve::resolve_version(self, version_id).await
+    }
+
+    async fn current_version(&self, path: &DatasetPath) -> Result<(i64, u64)> {
+        resolve::current_version(self, path).await
+    }
+
+    async fn find_file(&self, place: &FilePlace) -> Result<Option<FileRecord>> {
+        publish::find_file(self, place).await
+    }
+
+    async fn find_ingest(&self, key: &str) -> Result<Option<Published>> {
+        publish::find_ingest(self, key).await
+    }
+
+    async fn publish(&self, publication: &Publication) -> Result<Published> {
+        publish::publish(self, publication).await
+    }
+
+    async fn quarantine(&self, file_id: i64, reason: &str, message: &str) -> Result<()> {
+        publish::quarantine(self, file_id, reason, message).await
+    }
+
+    async fn list_animals(&self, page: &Page) -> Result<Paged<AnimalSummary>> {
+        browse::list_animals(self, page).await
+    }
+
+    async fn list_experiments(&self, animal: &str, page: &Page) -> Result<Paged<ExperimentSummary>> {
+        browse::list_experiments(self, animal, page).await
+    }
+
+    async fn list_datasets(&self, animal: &str, experiment: &str, page: &Page) -> Result<Paged<DatasetSummary>> {
+        browse::list_datasets(self, animal, experiment, page).await
+    }
+
+    async fn describe(&self, path: &DatasetPath) -> Result<Description> {
+        browse::describe(self, path).await
+    }
+
+    async fn search(&self, query: &str, page: &Page) -> Result<Paged<DatasetSummary>> {
+        browse::search(self, query, page).await
+    }
+
+    async fn list_files(&self, page: &Page) -> Result<Paged<FileRecord>> {
+        browse::list_files(self, page).await
+    }
+
+    async fn counts(&self) -> Result<Counts> {
+        browse::counts(self).await
+    }
+
+    async fn create_token(&self, new: &NewToken) -> Result<CreatedToken> {
+        access::create_token(self, new).await
+    }
+
+    async fn authenticate(&self, token: &str) -> Result<Option<Principal>> {
+        access::authenticate(self, token).await
+    }
+
+    async fn list_tokens(&self) -> Result<Vec<TokenSummary>> {
+        access::list_tokens(self).await
+    }
+
+    async fn revoke_token(&self, prefix: &str) -> Result<bool> {
+        access::revoke_token(self, prefix).await
+    }
+
+    async fn has_tokens(&self) -> Result<bool> {
+        access::has_tokens(self).await
+    }
+
+    async fn log_accesses(&self, entries: &[AccessEntry]) -> Result<()> {
+        access::log_accesses(self, entries).await
+    }
+
+    async fn list_accesses(&self, limit: u32) -> Result<Vec<AccessEntry>> {
+        access::list_accesses(self, limit).await
+    }
+}

@@ -1,0 +1,237 @@
+//! SQL that only PostgreSQL understands: batches and lists as arrays.
+
+use chrono::{DateTime, Utc};
+use sqlx::{Executor, PgConnection, Postgres, Transaction};
+
+use super::{PostgresCatalog, fault};
+use crate::error::Result;
+use crate::rows::{EnsuredExperimentRow, LinkOnPathRow, SummaryRow, select_summaries};
+use crate::staging::{ArrayRow, LinkRow, LogRow, ObjectRow, RunRow};
+
+/// The statements of a publication go over whole files at once and may take longer than a read; they are planned anew
+/// each time, because the tables grow under them.
+const WRITING: &str = "SET LOCAL statement_timeout = '10min'; SET LOCAL plan_cache_mode = force_custom_plan";
+
+pub(super) async fn begin(store: &PostgresCatalog) -> Result<Transaction<'static, Postgres>> {
+    let mut transaction = store.writer.begin().await.map_err(fault)?;
+    transaction.execute(WRITING).await.map_err(fault)?;
+    Ok(transaction)
+}
+
+/// Makes missing animals; the first species that a file names stays.
+pub(super) async fn ensure_animals(
+    connection: &mut PgConnection,
+    animals: &[&str],
+    species: Option<&str>,
+    at: DateTime<Utc>,
+) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO animals (name, species, created_at) SELECT name, $2, $3 FROM unnest($1::text[]) AS t (name) \
+         ORDER BY name COLLATE \"C\" ON CONFLICT (name) DO NOTHING",
+    )
+    .bind(animals)
+    .bind(species)
+    .bind(at)
+    .execute(&mut *connection)
+    .await
+    .map_err(fault)?;
+    if species.is_some() {
+        sqlx::query("UPDATE animals SET species = $2 WHERE name = ANY ($1) AND species IS NULL")
+            .bind(animals)
+            .bind(species)
+            .execute(connection)
+            .await
+            .map_err(fault)?;
+    }
+    Ok(())
+}
+
+/// Makes missing experiments, and locks all of them: DO UPDATE is what locks the rows that exist.
+pub(super) async fn ensure_experiments(
+    connection: &mut PgConnection,
+    experiments: &[(&str, &str)],
+    at: DateTime<Utc>,
+) -> Result<Vec<EnsuredExperimentRow>> {
+    let (animals, names): (Vec<&str>, Vec<&str>) = experiments.iter().copied().unzip();
+    sqlx::query_as(
+        "INSERT INTO experiments (animal_id, name, search_text, created_at) \
+         SELECT n.id, t.name, '', $3 FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS t (animal, name, place) \
+         JOIN animals n ON n.name = t.animal ORDER BY t.place \
+         ON CONFLICT (animal_id, name) DO UPDATE SET name = excluded.name \
+         RETURNING id, (SELECT n.name FROM animals n WHERE n.id = animal_id) AS animal, name AS experiment, \
+                   identifier, session_id, start_time, nwb_version, species",
+    )
+    .bind(animals)
+    .bind(names)
+    .bind(at)
+    .fetch_all(connection)
+    .await
+    .map_err(fault)
+}
+
+/// One column of a batch.
+fn column<'r, R, T>(rows: &'r [R], value: impl Fn(&'r R) -> T) -> Vec<T> {
+    rows.iter().map(value).collect()
+}
+
+/// Gives (position, id) of each.
+pub(super) async fn insert_objects(
+    connection: &mut PgConnection,
+    file_id: i64,
+    rows: &[ObjectRow<'_>],
+) -> Result<Vec<(i64, i64)>> {
+    sqlx::query_as(
+        "INSERT INTO objects (file_id, position, experiment_id, name, parent, hdf5_path, kind, attributes, \
+         search_text) \
+         SELECT $1, position, experiment_id, name, parent, hdf5_path, kind, attributes::json, search_text \
+         FROM unnest($2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], \
+         $9::text[]) \
+              AS t (position, experiment_id, name, parent, hdf5_path, kind, attributes, search_text) \
+         RETURNING position, id",
+    )
+    .bind(file_id)
+    .bind(column(rows, |row| row.position))
+    .bind(column(rows, |row| row.experiment_id))
+    .bind(column(rows, |row| row.name))
+    .bind(column(rows, |row| row.parent))
+    .bind(column(rows, |row| row.hdf5_path))
+    .bind(column(rows, |row| row.kind))
+    .bind(column(rows, |row| row.attributes.as_str()))
+    .bind(column(rows, |row| row.search_text.as_str()))
+    .fetch_all(connection)
+    .await
+    .map_err(fault)
+}
+
+/// Gives (id of the object, id) of each.
+pub(super) async fn insert_arrays(
+    connection: &mut PgConnection,
+    file_id: i64,
+    rows: &[ArrayRow<'_>],
+) -> Result<Vec<(i64, i64)>> {
+    sqlx::query_as(
+        "INSERT INTO arrays (file_id, object_id, identity, hdf5_path, meta, rows, chunks, stored_bytes, inline_data, \
+                             problem_reason, problem_message) \
+         SELECT $1, object_id, identity, hdf5_path, meta::json, row_count, chunks, stored_bytes, inline_data, reason, \
+         message \
+         FROM unnest($2::bigint[], $3::bytea[], $4::text[], $5::text[], $6::bigint[], $7::bigint[], $8::bigint[], \
+                     $9::bytea[], $10::text[], $11::text[]) \
+              AS t (object_id, identity, hdf5_path, meta, row_count, chunks, stored_bytes, inline_data, reason, \
+              message) \
+         RETURNING object_id, id",
+    )
+    .bind(file_id)
+    .bind(column(rows, |row| row.object_id))
+    .bind(column(rows, |row| row.identity.as_slice()))
+    .bind(column(rows, |row| row.hdf5_path))
+    .bind(column(rows, |row| row.meta.as_str()))
+    .bind(column(rows, |row| row.rows))
+    .bind(column(rows, |row| row.chunks))
+    .bind(column(rows, |row| row.stored_bytes))
+    .bind(column(rows, |row| row.inline))
+    .bind(column(rows, |row| row.problem_reason.as_deref()))
+    .bind(column(rows, |row| row.problem_message.as_deref()))
+    .fetch_all(connection)
+    .await
+    .map_err(fault)
+}
+
+pub(super) async fn insert_runs(connection: &mut PgConnection, rows: &[RunRow<'_>]) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO chunk_runs (array_id, run, first_number, last_number, pointers, packed) \
+         SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bytea[])",
+    )
+    .bind(column(rows, |row| row.array_id))
+    .bind(column(rows, |row| row.run))
+    .bind(column(rows, |row| row.first_number))
+    .bind(column(rows, |row| row.last_number))
+    .bind(column(rows, |row| row.pointers))
+    .bind(column(rows, |row| row.packed))
+    .execute(connection)
+    .await
+    .map_err(fault)?;
+    Ok(())
+}
+
+pub(super) async fn insert_links(connection: &mut PgConnection, file_id: i64, rows: &[LinkRow<'_>]) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO links (file_id, experiment_id, path, parent, kind, target) \
+         SELECT $1, experiment_id, path, parent, kind, target \
+         FROM unnest($2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[]) \
+              AS t (experiment_id, path, parent, kind, target)",
+    )
+    .bind(file_id)
+    .bind(column(rows, |row| row.experiment_id))
+    .bind(column(rows, |row| row.path))
+    .bind(column(rows, |row| row.parent))
+    .bind(column(rows, |row| row.kind))
+    .bind(column(rows, |row| row.target.as_str()))
+    .execute(connection)
+    .await
+    .map_err(fault)?;
+    Ok(())
+}
+
+pub(super) async fn insert_log(connection: &mut PgConnection, rows: &[LogRow]) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO access_log (at, principal, call, path, selection, outcome, rows, bytes, tier, millis) \
+         SELECT * FROM unnest($1::timestamptz[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], \
+                              $7::bigint[], $8::bigint[], $9::text[], $10::double precision[])",
+    )
+    .bind(column(rows, |row| row.at))
+    .bind(column(rows, |row| row.principal.as_str()))
+    .bind(column(rows, |row| row.call.as_str()))
+    .bind(column(rows, |row| row.path.as_str()))
+    .bind(column(rows, |row| row.selection.as_str()))
+    .bind(column(rows, |row| row.outcome.as_str()))
+    .bind(column(rows, |row| row.rows))
+    .bind(column(rows, |row| row.bytes))
+    .bind(column(rows, |row| row.tier.as_str()))
+    .bind(column(rows, |row| row.millis))
+    .execute(connection)
+    .await
+    .map_err(fault)?;
+    Ok(())
+}
+
+/// The link that is the longest of these paths; the newest file's where several have it.
+pub(super) async fn link_on_path(
+    store: &PostgresCatalog,
+    experiment_id: i64,
+    paths: &[String],
+) -> Result<Option<LinkOnPathRow>> {
+    sqlx::query_as(
+        "SELECT path, kind, target FROM links \
+         WHERE experiment_id = $1 AND path = ANY ($2) AND superseded_by IS NULL \
+         ORDER BY octet_length(path) DESC, id DESC LIMIT 1",
+    )
+    .bind(experiment_id)
+    .bind(paths)
+    .fetch_optional(&store.readers)
+    .await
+    .map_err(fault)
+}
+
+/// Listed datasets that contain all words (in lower case), after a key of animal, experiment, dataset. Words are
+/// compared as they are, never as patterns.
+pub(super) async fn search(
+    store: &PostgresCatalog,
+    words: &[String],
+    [animal, experiment, dataset]: &[String; 3],
+    limit: i64,
+) -> Result<Vec<SummaryRow>> {
+    sqlx::query_as(concat!(
+        select_summaries!(),
+        "AND NOT EXISTS (SELECT 1 FROM unnest($1::text[]) AS t (word) \
+                         WHERE strpos(o.search_text, t.word) = 0 AND strpos(e.search_text, t.word) = 0) \
+         AND (n.name, e.name, d.name) > ($2, $3, $4) ORDER BY n.name, e.name, d.name LIMIT $5"
+    ))
+    .bind(words)
+    .bind(animal)
+    .bind(experiment)
+    .bind(dataset)
+    .bind(limit)
+    .fetch_all(&store.readers)
+    .await
+    .map_err(fault)
+}

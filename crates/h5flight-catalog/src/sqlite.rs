@@ -1,0 +1,145 @@
+//! SQLite, the embedded default: opening, and what its errors mean. Its own SQL is in `dialect`; all other SQL is in
+//! `portable/`, compiled here for SQLite.
+//!
+//! A write-ahead log with `synchronous = FULL`: an acknowledged publication survives `kill -9`, and the loss of
+//! power as far as the disk is honest. There is one writer at a time: a pool of one connection within this process,
+//! BEGIN IMMEDIATE and the busy timeout between processes. Readers never wait for it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use sqlx::error::DatabaseError;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions, Connection, Sqlite, SqliteConnection, SqlitePool};
+
+use crate::OpenOptions;
+use crate::error::{Error, ErrorKind, Result};
+use crate::fault::{self as faults, Meaning};
+
+#[path = "portable/access.rs"]
+mod access;
+#[path = "portable/browse.rs"]
+mod browse;
+#[path = "portable/catalog.rs"]
+mod catalog;
+mod dialect;
+#[path = "portable/publish.rs"]
+mod publish;
+#[path = "portable/resolve.rs"]
+mod resolve;
+
+/// What the portable modules see.
+type Db = Sqlite;
+type Conn = SqliteConnection;
+type Store = SqliteCatalog;
+const BACKEND: &str = "sqlite";
+
+/// How long a write waits for the one before it: the publication of a large file takes seconds.
+const WRITER_WAIT: Duration = Duration::from_secs(30);
+/// Attempts to migrate a new database: another process may be at it, and the loser finds the work done.
+const MIGRATION_ATTEMPTS: usize = 3;
+
+static MIGRATIONS: sqlx::migrate::Migrator = {
+    let mut migrations = sqlx::migrate!("./migrations/sqlite");
+    // An older program opens a newer database: it meets migrations it does not know.
+    migrations.ignore_missing = true;
+    migrations
+};
+
+/// The catalogue in a SQLite file.
+pub(crate) struct SqliteCatalog {
+    /// For statements that only read.
+    readers: SqlitePool,
+    /// One connection: writers queue here instead of polling the lock of the file.
+    writer: SqlitePool,
+}
+
+impl SqliteCatalog {
+    /// Opens the file named by `sqlite://PATH`, taken as it stands (no percent escapes); makes it where it is missing,
+    /// readable for its owner only.
+    pub(crate) async fn open(url: &str, options: &OpenOptions) -> Result<Self> {
+        let path = url.strip_prefix("sqlite:").map(|path| path.strip_prefix("//").unwrap_or(path)).unwrap_or_default();
+        if path.is_empty() || path.starts_with(":memory:") {
+            return Err(Error::invalid("the SQLite URL must be sqlite://PATH, the path of a file"));
+        }
+        let owned = path.to_owned();
+        tokio::task::spawn_blocking(move || make_file(Path::new(&owned)))
+            .await
+            .map_err(|error| Error::new(ErrorKind::Database, "making the SQLite file failed").with_source(error))?
+            .map_err(|error| {
+                Error::new(ErrorKind::Unavailable, "the SQLite file cannot be opened").with_source(error)
+            })?;
+        let connect = SqliteConnectOptions::new()
+            .filename(path)
+            .foreign_keys(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(WRITER_WAIT)
+            .disable_statement_logging();
+        migrate(&connect).await?;
+        // A local file does not go away: no test before use.
+        let pool = |connections, wait| {
+            SqlitePoolOptions::new()
+                .max_connections(connections)
+                .acquire_timeout(wait)
+                .acquire_slow_threshold(wait)
+                .test_before_acquire(false)
+                .connect_lazy_with(connect.clone())
+        };
+        Ok(Self {
+            readers: pool(options.connections_max, Duration::from_millis(options.acquire_timeout_ms)),
+            writer: pool(1, WRITER_WAIT),
+        })
+    }
+}
+
+/// Makes an empty file where there is none. It will hold hashes of tokens and secrets.
+fn make_file(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path).map(|_| ())
+}
+
+async fn migrate(connect: &SqliteConnectOptions) -> Result<()> {
+    let mut connection = SqliteConnection::connect_with(connect).await.map_err(fault)?;
+    let mut attempt = 1;
+    while let Err(error) = MIGRATIONS.run(&mut connection).await {
+        if attempt == MIGRATION_ATTEMPTS {
+            return Err(faults::migration(error, meaning));
+        }
+        attempt += 1;
+    }
+    connection.close().await.map_err(fault)
+}
+
+/// The error for callers.
+fn fault(error: sqlx::Error) -> Error {
+    faults::error(error, meaning)
+}
+
+/// What a result code means (sqlite.org/rescode.html). SQLite names only CHECK constraints in its messages; a unique
+/// one is told by its columns.
+fn meaning(error: &dyn DatabaseError) -> Meaning {
+    let message = error.message();
+    if let Some(name) = message.strip_prefix("CHECK constraint failed: ") {
+        return faults::of_constraint(name);
+    }
+    if let Some(columns) = message.strip_prefix("UNIQUE constraint failed: ") {
+        return faults::of_constraint(match columns {
+            "files.kind, files.root, files.path, files.generation" => "files_place_generation_key",
+            "datasets.experiment_id, datasets.name" => "datasets_experiment_name_key",
+            "versions.dataset_id, versions.number" => "versions_dataset_number_key",
+            "links.file_id, links.experiment_id, links.path" => "links_file_experiment_path_key",
+            "ingests.key" => "ingests_pkey",
+            "tokens.prefix" => "tokens_prefix_key",
+            other => other,
+        });
+    }
+    // The low byte is the primary code, the rest says more.
+    match error.code().and_then(|code| code.parse::<u32>().ok()).map(|code| code & 0xff) {
+        // BUSY, LOCKED, READONLY (a full or failing disk is mounted so), IOERR, FULL, CANTOPEN
+        Some(5 | 6 | 8 | 10 | 13 | 14) => Meaning::Unavailable,
+        // CORRUPT, NOTADB
+        Some(11 | 26) => Meaning::Damaged,
+        _ => Meaning::Unknown,
+    }
+}

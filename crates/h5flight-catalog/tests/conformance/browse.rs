@@ -1,0 +1,171 @@
+//! What people look at.
+
+use h5flight_array::inspect::{LinkKind, ObjectKind};
+use h5flight_catalog::ErrorKind;
+use h5flight_catalog::model::*;
+use serde_json::json;
+
+use super::world::*;
+
+pub async fn lists_are_whole_in_pages_of_any_size(world: &World) {
+    // Byte order, not a language's: "B" < "a" < "é".
+    let animals = ["B", "a", "a b", "é"];
+    for (at, animal) in animals.iter().enumerate() {
+        let mut file = publication(registered(&format!("{at}.h5")), 1);
+        for experiment in ["x", "X", "y"] {
+            for name in ["g/1", "g-1", "Z"] {
+                file = file.dataset(&path(animal, experiment, name), chunked(1));
+            }
+        }
+        world.first.publish(&file).await.unwrap();
+    }
+    world.first.publish(&publication(managed("ff00"), 1).dataset(&path("é", "z", "d"), chunked(1))).await.unwrap();
+    for size in [1, 2, 3, 1_000] {
+        let listed = crate::all_pages!(size, |page| world.first.list_animals(page));
+        assert_eq!(
+            listed.iter().map(|a| (a.animal.as_str(), a.experiments)).collect::<Vec<_>>(),
+            [("B", 3), ("a", 3), ("a b", 3), ("é", 4)]
+        );
+        let listed = crate::all_pages!(size, |page| world.first.list_experiments("a", page));
+        assert_eq!(
+            listed.iter().map(|e| (e.experiment.as_str(), e.datasets)).collect::<Vec<_>>(),
+            [("X", 3), ("x", 3), ("y", 3)]
+        );
+        let listed = crate::all_pages!(size, |page| world.first.list_datasets("a", "x", page));
+        assert_eq!(listed.iter().map(|d| d.path.dataset.as_str()).collect::<Vec<_>>(), ["Z", "g-1", "g/1"]);
+        let found = crate::all_pages!(size, |page| world.first.search("g", page));
+        assert_eq!(found.len(), 4 * 3 * 2);
+        assert!(found.is_sorted_by_key(|d| (d.path.animal.clone(), d.path.experiment.clone(), d.path.dataset.clone())));
+        let files = crate::all_pages!(size, |page| world.first.list_files(page));
+        assert_eq!(
+            files.iter().map(|f| f.source_name.as_str()).collect::<Vec<_>>(),
+            ["upload.h5", "0.h5", "1.h5", "2.h5", "3.h5"]
+        );
+        assert_eq!(files[0].place, managed("ff00"));
+    }
+    let page = world.first.list_animals(&Page { size: 1, token: String::new() }).await.unwrap();
+    for token in ["x".to_owned(), "00".to_owned(), format!("{}00", page.next), page.next[2..].to_owned()] {
+        let error = world.first.list_animals(&Page { size: 1, token }).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Invalid);
+    }
+    let other_list = world.first.list_experiments("a", &Page { size: 1, token: page.next }).await.unwrap_err();
+    assert_eq!(other_list.kind, ErrorKind::Invalid);
+    for error in [
+        world.first.list_experiments("b", &Page::default()).await.unwrap_err(),
+        world.first.list_datasets("a", "w", &Page::default()).await.unwrap_err(),
+        world.first.describe(&path("a", "x", "nothing")).await.unwrap_err(),
+    ] {
+        assert!(matches!(error.kind, ErrorKind::NotFound { .. }), "{error:?}");
+    }
+    assert_eq!(world.first.counts().await.unwrap(), Counts { animals: 4, experiments: 13, datasets: 37, files: 5 });
+}
+
+pub async fn a_description_has_children_links_and_aliases(world: &World) {
+    let at = |name: &str| path("a", "e", name);
+    let file = publication(registered("a.h5"), 1)
+        .group(&at(""), json!({"root": true}))
+        .group(&at("g"), json!({"of": "g"}))
+        .group(&at("g/sub"), json!({}))
+        .object(&at("g/type"), ObjectKind::NamedType, json!({"t": 1}), None)
+        .dataset(&at("g/data"), chunked(3))
+        .dataset(&at("g/sub/inner"), chunked(3))
+        .link(&at("g/alias"), LinkKind::Hard, "g/data")
+        .link(&at("g/soft"), LinkKind::Soft, "g/alias")
+        .link(&at("g/up"), LinkKind::Soft, "g/sub")
+        .link(&at("g/dangling"), LinkKind::Soft, "nothing")
+        .link(&at("g/out"), LinkKind::External, "x.h5:/y")
+        .link(&at("top"), LinkKind::Hard, "g/data");
+    world.first.publish(&file).await.unwrap();
+    let group = world.first.describe(&at("g")).await.unwrap();
+    assert_eq!((group.kind, &group.path, group.attributes["of"].as_str()), (ObjectKind::Group, &at("g"), Some("g")));
+    use ObjectKind::{Dataset, Group, NamedType};
+    let children =
+        [("alias", Dataset), ("data", Dataset), ("soft", Dataset), ("sub", Group), ("type", NamedType), ("up", Group)];
+    assert_eq!(group.children, children.map(|(name, kind)| (name.to_owned(), kind)));
+    assert!(group.aliases.is_empty() && group.dataset.is_none());
+    let root = world.first.describe(&at("")).await.unwrap();
+    assert_eq!((root.kind, root.attributes["root"].as_bool()), (Group, Some(true)));
+    assert_eq!(root.children, [("g".to_owned(), Group), ("top".to_owned(), Dataset)]);
+    let data = world.first.describe(&at("g/data")).await.unwrap();
+    assert_eq!((data.kind, data.aliases), (Dataset, vec!["g/alias".to_owned(), "top".to_owned()]));
+    let summary = data.dataset.unwrap();
+    assert_eq!(
+        (summary.version, summary.chunks, summary.stored_bytes, summary.meta.shape()),
+        (1, 3, 300, [30].as_slice())
+    );
+    assert_eq!(world.first.describe(&at("g/type")).await.unwrap().kind, NamedType);
+    assert_eq!(world.first.describe(&at("g/up/inner")).await.unwrap().path, at("g/sub/inner"));
+}
+
+pub async fn groups_of_several_files_are_one(world: &World) {
+    let at = |name: &str| path("a", "e", name);
+    let file = |n: i64| {
+        publication(registered(&format!("{n}.h5")), 1)
+            .group(&at("g"), json!({"same": n, format!("only {n}"): n}))
+            .dataset(&at(&format!("g/d{n}")), chunked(1))
+    };
+    world.first.publish(&file(1)).await.unwrap();
+    world.first.publish(&file(2)).await.unwrap();
+    let group = world.first.describe(&at("g")).await.unwrap();
+    assert_eq!(group.attributes, attributes(json!({"same": 2, "only 1": 1, "only 2": 2})));
+    assert_eq!(group.children.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["d1", "d2"]);
+    // No file says so, yet every experiment has a root.
+    let root = world.first.describe(&at("")).await.unwrap();
+    assert_eq!((root.kind, root.children), (ObjectKind::Group, vec![("g".to_owned(), ObjectKind::Group)]));
+    // A dataset in place of the other file's group.
+    world.first.publish(&publication(registered("3.h5"), 1).dataset(&at("g"), chunked(1))).await.unwrap();
+    let dataset = world.first.describe(&at("g")).await.unwrap();
+    assert_eq!((dataset.kind, dataset.attributes.is_empty()), (ObjectKind::Dataset, true));
+}
+
+pub async fn search_finds_words_as_they_are(world: &World) {
+    let file = publication(registered("a.h5"), 1)
+        .object(
+            &path("Mouse_1", "Tag Ä", "raw/100%"),
+            ObjectKind::Dataset,
+            json!({"unit": "µVolt", "n": {"x": ["Deep\\Text"]}}),
+            Some(chunked(1)),
+        )
+        .object(
+            &path("Mouse_1", "Tag Ä", "raw/other"),
+            ObjectKind::Dataset,
+            json!({"unit": "nul \u{0} inside"}),
+            Some(chunked(1)),
+        )
+        .dataset(&path("MouseX1", "b", "raw"), chunked(1));
+    let facts = ExperimentFacts { session_id: Some("SESSION-Ü".into()), ..ExperimentFacts::default() };
+    world.first.publish(&Publication { facts, ..file }).await.unwrap();
+    for (query, expected) in [
+        ("", 3),
+        ("  raw ", 3),
+        ("mouse_1", 2),
+        ("MOUSE_1 100%", 1),
+        ("%", 1),
+        ("_", 2),
+        ("\\", 1),
+        ("deep\\text µvolt", 1),
+        ("tag ä other", 1),
+        ("session-ü", 3),
+        ("session-ü b", 1),
+        ("raw nothing", 0),
+        ("inside nul", 1),
+        ("a\0b", 0),
+        ("' OR 1=1 --", 0),
+    ] {
+        let found = crate::all_pages!(2u32, |page| world.first.search(query, page));
+        // "b" is also in no other text: "session-ü b" is the animal MouseX1's experiment.
+        assert_eq!(
+            found.len(),
+            expected,
+            "{query:?}: {:?}",
+            found.iter().map(|d| d.path.to_string()).collect::<Vec<_>>()
+        );
+    }
+    for query in ["x ".repeat(17), "x".repeat(1_025)] {
+        assert_eq!(world.first.search(&query, &Page::default()).await.unwrap_err().kind, ErrorKind::Invalid);
+    }
+    // A file that lost a dataset loses it here too.
+    let smaller = publication(registered("a.h5"), 2).dataset(&path("MouseX1", "b", "raw"), chunked(1));
+    world.first.publish(&smaller).await.unwrap();
+    assert_eq!(crate::all_pages!(2u32, |page| world.first.search("raw", page)).len(), 1);
+}
