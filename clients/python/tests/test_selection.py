@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import apply
+from counterpart import apply
 
 import h5flight
 from h5flight import dataset, selection

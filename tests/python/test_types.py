@@ -1,0 +1,107 @@
+"""Every element type, by every kind of selection, against h5py and numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import h5flight
+import h5py
+import numpy as np
+import pytest
+
+import files
+from server import Server
+
+Pair = tuple[h5flight.Experiment, h5py.File]
+
+
+@pytest.fixture(scope="module")
+def types(server: Server, publish: Callable[..., h5flight.Experiment]) -> Iterator[Pair]:
+    path = Path(server.roots["lab"]) / "types.h5"
+    files.write_types(path)
+    with h5py.File(path) as file:
+        yield publish(path), file
+
+
+@pytest.mark.parametrize("name", files.names_of(files.write_types))
+def test_every_type_is_read_as_h5py_reads_it(types: Pair, name: str) -> None:
+    experiment, file = types
+    whole, dataset = files.oracle(file[name]), experiment[name]
+    rank = len(file[name].shape)
+    assert dataset.shape == file[name].shape
+    assert dataset.dtype.base == (whole.dtype if not whole.dtype.names else dataset.dtype)
+    for key in files.keys(file[name].shape):
+        found, expected = dataset[key], files.select(whole, key, rank)
+        files.assert_same(found, expected, f"{name}[{key!r}]")
+        wants_array = np.ndim(expected) > 0 or any(part is Ellipsis for part in files.parts_of(key))
+        # A sequence is an array, also when it is a single value.
+        assert name.startswith("vlen") or isinstance(found, np.ndarray) is wants_array, f"{name}[{key!r}]"
+
+
+def test_members_of_a_compound_are_read_alone_and_together(types: Pair) -> None:
+    experiment, file = types
+    whole, dataset = files.oracle(file["compound/line"]), experiment["compound/line"]
+    files.assert_same(dataset["wave"], whole["wave"])
+    files.assert_same(dataset["tag", 2:5], whole["tag"][2:5])
+    files.assert_same(dataset["where", -1], whole["where"][-1])
+    two = dataset[["phase", "id"], ::2]
+    assert two.dtype.names == ("phase", "id")
+    files.assert_same(two["phase"], whole["phase"][::2])
+    files.assert_same(experiment["compound/value"][...], files.oracle(file["compound/value"]))
+    files.assert_same(experiment["compound/value"]["value"], file["compound/value"]["value"])
+    with pytest.raises(h5flight.SelectionError, match="no field"):
+        dataset["nothing"]
+
+
+def test_a_mask_of_the_datasets_shape_selects_single_elements(types: Pair) -> None:
+    experiment, file = types
+    whole = file["number/cube"][...]
+    mask = whole > 0.3
+    files.assert_same(experiment["number/cube"][mask], whole[mask])
+
+
+def test_a_null_dataspace_says_that_it_has_no_value(types: Pair) -> None:
+    experiment, _ = types
+    with pytest.raises(h5flight.H5FlightError) as caught:
+        experiment["null/float"][...]
+    assert caught.value.reason == "null_dataspace"
+    assert "no value" in repr(experiment["null/float"])
+
+
+@pytest.mark.parametrize(
+    ("key", "reason"),
+    [
+        (17, "out_of_bounds"),
+        (-18, "out_of_bounds"),
+        ([0, 17], "out_of_bounds"),
+        (np.zeros(3, bool), "bad_selection"),
+        ((0, 0), "bad_selection"),
+        (slice(None, None, 0), "bad_selection"),
+        ("field", "bad_selection"),
+    ],
+    ids=str,
+)
+def test_a_selection_that_does_not_fit_is_an_index_error_with_its_reason(types: Pair, key: object, reason: str) -> None:
+    with pytest.raises(IndexError) as caught:
+        types[0]["number/line"][key]
+    assert isinstance(caught.value, h5flight.SelectionError)
+    assert caught.value.reason == reason
+    assert not str(caught.value)[0].isupper()
+
+
+def test_attributes_are_plain_python_values(server: Server, publish: Callable[..., h5flight.Experiment]) -> None:
+    path = Path(server.roots["lab"]) / "attributes.h5"
+    with h5py.File(path, "w") as file:
+        dataset = file.create_dataset("data", data=np.arange(3))
+        told = {"unit": "mV", "rate": 30.5, "count": np.uint8(7), "list": [1, 2, 3], "words": ["a", "ß"], "ok": True}
+        dataset.attrs.update(told)
+        dataset.attrs["raw"] = np.void(b"\0\1")
+        dataset.attrs["to"] = dataset.ref
+        file.attrs["lab"] = "here"
+    experiment = publish(path)
+    attributes = experiment["data"].attrs
+    assert {name: attributes[name] for name in told} == {**told, "count": 7}
+    assert attributes["raw"] == b"\0\1"
+    assert attributes["to"] == "/data"
+    assert experiment.attrs["lab"] == "here"
