@@ -7,8 +7,9 @@ use arrow::buffer::{Buffer, MutableBuffer};
 
 use crate::plan::axis::Piece;
 
-/// Columns that a transposing copy fills at a time: as many cache lines are written in turn.
-const TILE_COLUMNS: usize = 16;
+/// Rows that a transposing copy takes at a time: their cache lines stay in the first-level cache (64 x 64 bytes) while
+/// all columns are taken from them.
+const TILE_ROWS: usize = 64;
 
 /// One loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,12 +149,12 @@ fn copy_level<const WIDTH: usize>(dims: &[Dim], source: usize, at: usize, block:
         [] => target[at..at + WIDTH].copy_from_slice(&block[source..source + WIDTH]),
         [dim] => copy_line::<WIDTH>(*dim, source, at, block, target),
         [rows, columns] if rows.target < columns.target => {
-            // The result is the transpose of the block: a few columns at a time, so that lines stay in the cache.
-            for first in (0..columns.count).step_by(TILE_COLUMNS) {
-                let tile = Dim { count: TILE_COLUMNS.min(columns.count - first), ..*columns };
-                let (source, at) = (moved(source, columns.source, first), at + first * columns.target);
-                for row in 0..rows.count {
-                    let (source, at) = (moved(source, rows.source, row), at + row * rows.target);
+            // The result is the transpose of the block.
+            for first in (0..rows.count).step_by(TILE_ROWS) {
+                let tile = Dim { count: TILE_ROWS.min(rows.count - first), ..*rows };
+                let (source, at) = (moved(source, rows.source, first), at + first * rows.target);
+                for column in 0..columns.count {
+                    let (source, at) = (moved(source, columns.source, column), at + column * columns.target);
                     copy_line::<WIDTH>(tile, source, at, block, target);
                 }
             }
@@ -167,16 +168,24 @@ fn copy_level<const WIDTH: usize>(dims: &[Dim], source: usize, at: usize, block:
     }
 }
 
+/// One loop of single values. Iterators over slices leave no bounds check inside.
 fn copy_line<const WIDTH: usize>(dim: Dim, source: usize, at: usize, block: &[u8], target: &mut [u8]) {
-    if dim.target == WIDTH && dim.source > 0 {
-        let line = target[at..at + dim.count * WIDTH].as_chunks_mut::<WIDTH>().0;
-        for (value, from) in line.iter_mut().zip(block[source..].chunks(dim.source as usize)) {
-            value.copy_from_slice(&from[..WIDTH]);
-        }
-        return;
+    let stride = dim.source.unsigned_abs();
+    if dim.source < 0 {
+        // From the last value to the first: each chunk ends with one.
+        let values = block[..source + WIDTH].rchunks(stride).map(|chunk| &chunk[chunk.len() - WIDTH..]);
+        put_line::<WIDTH>(dim, values, &mut target[at..]);
+    } else {
+        put_line::<WIDTH>(dim, block[source..].chunks(stride).map(|chunk| &chunk[..WIDTH]), &mut target[at..]);
     }
-    for step in 0..dim.count {
-        let (source, at) = (moved(source, dim.source, step), at + step * dim.target);
-        target[at..at + WIDTH].copy_from_slice(&block[source..source + WIDTH]);
+}
+
+fn put_line<'a, const WIDTH: usize>(dim: Dim, values: impl Iterator<Item = &'a [u8]>, target: &mut [u8]) {
+    if dim.target == WIDTH {
+        let line = target[..dim.count * WIDTH].as_chunks_mut::<WIDTH>().0;
+        line.iter_mut().zip(values).for_each(|(place, value)| place.copy_from_slice(value));
+    } else {
+        let places = target.chunks_mut(dim.target).take(dim.count);
+        places.zip(values).for_each(|(place, value)| place[..WIDTH].copy_from_slice(value));
     }
 }

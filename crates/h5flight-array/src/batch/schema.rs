@@ -341,26 +341,31 @@ pub fn numpy_type(element: &ElementType) -> String {
             ElementType::Float { bytes, order: of } => format!("{}c{}", order(bytes, of), bytes * 2),
             _ => "|O".into(),
         },
-        ElementType::Array { dims, item } => {
-            let dims: Vec<String> = dims.iter().map(u32::to_string).collect();
-            let comma = if dims.len() == 1 { "," } else { "" };
-            format!("({}{comma}){}", dims.join(", "), numpy_type(item))
-        }
+        ElementType::Array { dims, item } => format!("{}{}", numpy_shape(dims), numpy_type(item)),
         ElementType::Compound { members, .. } => {
-            let member =
-                |member: &Member| format!("({}, {})", quoted(&member.name), quoted(&numpy_type(&member.element)));
-            format!("[{}]", members.iter().map(member).collect::<Vec<_>>().join(", "))
+            let members: Vec<String> = members.iter().map(numpy_member).collect();
+            format!("[{}]", members.join(", "))
         }
         ElementType::VarString { .. } | ElementType::VarLen { .. } | ElementType::Reference { .. } => "|O".into(),
         ElementType::Unsupported { .. } => "|V0".into(),
     }
 }
 
-/// A Python string literal.
-fn quoted(text: &str) -> String {
-    if text.starts_with('[') || text.starts_with('(') {
-        // A nested type is not a string in numpy's list of fields.
-        return text.to_owned();
-    }
-    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
+/// An entry of numpy's list of fields: name, type, and a shape where there is one.
+fn numpy_member(member: &Member) -> String {
+    let quoted = |text: &str| format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"));
+    let (element, shape) = match &member.element {
+        ElementType::Array { dims, item } => (item.as_ref(), format!(", {}", numpy_shape(dims))),
+        element => (element, String::new()),
+    };
+    let of = match element {
+        ElementType::Compound { .. } => numpy_type(element),
+        _ => quoted(&numpy_type(element)),
+    };
+    format!("({}, {of}{shape})", quoted(&member.name))
+}
+
+fn numpy_shape(dims: &[u32]) -> String {
+    let sizes: Vec<String> = dims.iter().map(u32::to_string).collect();
+    format!("({}{})", sizes.join(", "), if dims.len() == 1 { "," } else { "" })
 }

@@ -153,14 +153,24 @@ impl RowMap<'_> {
             }
             Blocks::Raw(raw) => {
                 let joined = step <= raw.row_rule.distance_max;
-                let (stretch, ranges) = match self.pick {
-                    Pick::Range { .. } if joined && raw.row_ranges == 1 => (step, 0),
-                    Pick::Range { .. } => (if joined { step } else { 1 }, raw.row_ranges),
-                    Pick::List(_) => (raw.row_rule.distance_max, raw.row_ranges),
+                // Indices that are read for one that is picked.
+                let stretch = match self.pick {
+                    Pick::Range { .. } => {
+                        if joined {
+                            step
+                        } else {
+                            1
+                        }
+                    }
+                    Pick::List(_) => raw.row_rule.distance_max,
+                };
+                let ranges = match (self.pick, raw.row_ranges) {
+                    (Pick::Range { .. }, 1) if joined => 0,
+                    (_, 1) => 1,
+                    (_, ranges) => ranges.saturating_mul(stretch),
                 };
                 let by_bytes = limits.blocks_bytes / raw.row_bytes.saturating_mul(stretch).max(1);
-                let by_ranges = BATCH_RANGES_MAX.checked_div(ranges.saturating_mul(stretch)).unwrap_or(u64::MAX);
-                by_bytes.min(by_ranges)
+                by_bytes.min(BATCH_RANGES_MAX.checked_div(ranges).unwrap_or(u64::MAX))
             }
         };
         rows.min(limits.rows).max(1)

@@ -76,8 +76,8 @@ pub struct Expected {
 
 impl Store {
     pub fn random(choices: &mut Choices) -> Self {
-        let element = random_element(choices);
         let rank = choices.below(5);
+        let element = random_element(choices, rank);
         let trailing: Vec<u64> = (1..rank).map(|_| choices.of(&[1, 2, 3, 4, 6, 0, 7])).collect();
         let count = if rank == 0 { 1 } else { choices.of(&[1, 1, 1, 2, 3, 5]) };
         let mut first_row = 0;
@@ -290,7 +290,7 @@ fn string(bytes: u32, padding: StringPadding) -> ElementType {
     ElementType::FixedString { bytes, padding, text: Text::Utf8 }
 }
 
-fn random_element(choices: &mut Choices) -> ElementType {
+fn random_element(choices: &mut Choices, rank: usize) -> ElementType {
     use ByteOrder::{Big, Little};
     let var_string = || ElementType::VarString { text: Text::Utf8 };
     let f32_big = ElementType::Float { bytes: 4, order: Big };
@@ -299,7 +299,7 @@ fn random_element(choices: &mut Choices) -> ElementType {
         members: vec![member("p", 1, integer(1, false, Little)), member("q", 3, integer(2, false, Big))],
     };
     let complex = ElementType::Complex { part: Box::new(f32_big.clone()) };
-    match choices.below(22) {
+    match choices.below(if rank <= 2 { 28 } else { 22 }) {
         0 => integer(1, false, Little),
         1 => integer(2, true, Little),
         2 => integer(2, false, Big),
@@ -346,7 +346,9 @@ fn random_element(choices: &mut Choices) -> ElementType {
                 member("e", 24, named()),
             ],
         },
-        _ => ElementType::VarLen { item: Box::new(inner()) },
+        21 => ElementType::VarLen { item: Box::new(inner()) },
+        // So large that gaps between elements of a contiguous array are not read.
+        _ => ElementType::Opaque { bytes: 900, tag: String::new() },
     }
 }
 
@@ -385,7 +387,7 @@ fn write_value(element: &ElementType, state: &mut u64, packed: bool, out: &mut V
             out.extend((text.len() as u32).to_le_bytes());
             out.extend(text);
         }
-        ElementType::Reference { .. } if next(state) % 2 == 0 => out.extend(u32::MAX.to_le_bytes()),
+        ElementType::Reference { .. } if next(state).is_multiple_of(2) => out.extend(u32::MAX.to_le_bytes()),
         ElementType::Reference { .. } => out.extend(*b"\x02\0\0\0/a"),
         ElementType::VarLen { item } => {
             let items = next(state) % 4;
@@ -689,9 +691,9 @@ pub fn options(choices: &mut Choices, rank: usize, element: &ElementType) -> Pla
     PlanOptions {
         layout: choices.of(&layouts[..if columns { 4 } else { 3 }]),
         strings: choices.of(&[Strings::AsIndexed, Strings::Binary]),
-        batch_bytes: choices.of(&[1 << 20, 1, 16, 64, 300]),
+        batch_bytes: choices.of(&[1 << 20, 1, 16, 64, 300, 4000, 1 << 20]),
         batch_rows_min_columns: choices.of(&[1, 3]),
-        batch_blocks_bytes_max: choices.of(&[64 << 20, 1, 64, 500]),
+        batch_blocks_bytes_max: choices.of(&[64 << 20, 1, 64, 500, 20_000, 64 << 20]),
         ..PlanOptions::default()
     }
 }
