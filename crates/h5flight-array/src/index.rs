@@ -174,7 +174,9 @@ impl ChunkIndex {
                 return refuse(format!("chunk {number}: {bytes} bytes at {offset} of a file of {file_bytes} bytes"));
             };
             if offset < end_before {
-                return refuse(format!("chunk {number} at {offset} overlaps the chunk before, which ends at {end_before}"));
+                return refuse(format!(
+                    "chunk {number} at {offset} overlaps the chunk before, which ends at {end_before}"
+                ));
             }
             end_before = end;
         }

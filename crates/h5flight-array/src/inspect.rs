@@ -300,7 +300,8 @@ impl Frame {
     /// # Errors
     /// `malformed_file`.
     pub fn from_parts(message: &[u8], data: Bytes) -> Result<Self> {
-        let message = serde_json::from_slice(message).map_err(|error| broken("is not understood").with_source(error))?;
+        let message =
+            serde_json::from_slice(message).map_err(|error| broken("is not understood").with_source(error))?;
         Ok(Self { message, data })
     }
 }

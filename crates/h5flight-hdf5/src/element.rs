@@ -71,7 +71,13 @@ impl Survey {
         }
         match class(id)? {
             H5T_INTEGER if !is_standard_integer(id)? => self.convert(format!("int{}", precision(id)?)),
-            H5T_FLOAT if !is_standard_float(id)? => self.convert(float_name(id)?),
+            H5T_FLOAT if !is_standard_float(id)? => {
+                let name = float_name(id)?;
+                if !becomes_float64(id)? {
+                    return unsupported(format!("{name} has values that float64 cannot hold"));
+                }
+                self.convert(name);
+            }
             H5T_TIME => self.annotate("time_t"),
             H5T_ENUM => {
                 let base = base(id)?;
@@ -451,6 +457,21 @@ fn is_standard_float(id: hid_t) -> Result<bool> {
         && (fields.mantissa_at, fields.mantissa_bits) == (0, mantissa_bits)
         && its_bias == bias
         && norm == H5T_NORM_IMPLIED)
+}
+
+/// Whether float64 holds every value of an odd float, or it is a real long double, whose nearest float64 is delivered
+/// and noted. Anything else is more likely damage than a type.
+fn becomes_float64(id: hid_t) -> Result<bool> {
+    let fields = float_fields(id)?;
+    // SAFETY: the type is alive.
+    let bias = unsafe { H5Tget_ebias(id) };
+    let long_double = fields.exponent_bits == 15 && bias == 16_383 && matches!(fields.mantissa_bits, 63 | 64 | 112);
+    // Biased exponents run from 0 to 2^bits - 2; float64 has -1022 to 1023, and less only with fewer mantissa bits.
+    let fits = fields.exponent_bits <= 11
+        && fields.mantissa_bits <= 52
+        && (1usize << fields.exponent_bits) - 2 <= bias + 1023
+        && bias + fields.mantissa_bits <= 1023 + 52;
+    Ok(long_double || fits)
 }
 
 fn float_name(id: hid_t) -> Result<String> {

@@ -149,6 +149,9 @@ pub(crate) fn missing_filter(filters: &[Filter]) -> Option<&Filter> {
     })
 }
 
+/// Chunks of one array that are looked up as a check of its index; of more, evenly spaced ones. One takes about 2 us.
+const LOOK_UPS_MAX: usize = 65_536;
+
 /// What the callback needs to turn a chunk's origin into its number.
 struct Grid<'a> {
     chunk_shape: &'a [u64],
@@ -192,10 +195,41 @@ pub(crate) fn chunk_index(
     let status =
         unsafe { H5Dchunk_iter(dataset.id(), H5P_DEFAULT, Some(keep_chunk), (&raw mut grid).cast::<c_void>()) };
     let status = checked(status, "the chunk index cannot be read");
-    match grid.problem {
-        Some(problem) => Err(problem),
-        None => status.and_then(|()| ChunkIndex::from_pointers(grid.pointers)),
+    if let Some(problem) = grid.problem {
+        return Err(problem);
     }
+    status?;
+    let index = ChunkIndex::from_pointers(grid.pointers)?;
+    check_look_ups(dataset, &index, (chunk_shape, &grid.chunks))?;
+    Ok(index)
+}
+
+/// Looks chunks up one by one and compares with what the iteration listed. A damaged B-tree can list a chunk that its
+/// own keys never lead to: libhdf5 then reads the fill value where the list has data, and neither can be trusted.
+///
+/// # Errors
+/// `chunk_address`, naming the chunk.
+fn check_look_ups(dataset: &Handle, index: &ChunkIndex, (chunk_shape, chunks): (&[u64], &[u64])) -> Result<()> {
+    let step = index.pointers().len().div_ceil(LOOK_UPS_MAX).max(1);
+    for pointer in index.pointers().iter().step_by(step) {
+        let mut origin = vec![0; chunks.len()];
+        let mut rest = pointer.number;
+        for axis in (0..chunks.len()).rev() {
+            origin[axis] = rest % chunks[axis] * chunk_shape[axis];
+            rest /= chunks[axis];
+        }
+        let (mut mask, mut address, mut bytes) = (0, HADDR_UNDEF, 0);
+        // SAFETY: the dataset is alive, the origin has one number by axis, and three numbers are written.
+        let status = unsafe {
+            H5Dget_chunk_info_by_coord(dataset.id(), origin.as_ptr(), &raw mut mask, &raw mut address, &raw mut bytes)
+        };
+        checked(status, "the chunk index cannot be searched")?;
+        if address != pointer.offset || bytes != u64::from(pointer.bytes) {
+            let message = format!("the index lists the chunk at {origin:?} but does not lead to it");
+            return Err(Error::new(Reason::ChunkAddress, message));
+        }
+    }
+    Ok(())
 }
 
 unsafe extern "C" fn keep_chunk(

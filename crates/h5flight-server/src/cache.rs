@@ -57,9 +57,8 @@ enum Outcome {
 impl MemoryCache {
     /// For `bytes_max` bytes of decoded blocks, bookkeeping included.
     pub fn new(bytes_max: u64) -> Arc<Self> {
-        let weigh = |_: &BlockKey, block: &Arc<Decoded>| {
-            u32::try_from(block.weight() as u64 + ENTRY_BYTES).unwrap_or(u32::MAX)
-        };
+        let weigh =
+            |_: &BlockKey, block: &Arc<Decoded>| u32::try_from(block.weight() as u64 + ENTRY_BYTES).unwrap_or(u32::MAX);
         let blocks = moka::sync::Cache::builder().max_capacity(bytes_max).weigher(weigh).build();
         Arc::new(Self { blocks, pending: Mutex::default(), bytes_max })
     }

@@ -16,11 +16,9 @@ use h5flight_proto::v1::{self, axis_selection, get_data_request};
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
-use crate::publish::names::{NAME_BYTES_MAX, Naming};
+use crate::publish::names::{NAME_BYTES_MAX, Naming, PATH_BYTES_MAX};
 use crate::read::ReadRequest;
 
-/// Longest name of a dataset, in bytes.
-const PATH_BYTES_MAX: usize = 4096;
 /// Longest text of a selection, in bytes.
 const SELECTION_BYTES_MAX: usize = 16 << 20;
 /// Bounds of the batch size that a client may wish, in bytes.
@@ -102,7 +100,10 @@ pub fn object_path(animal: &str, experiment: &str, dataset: &str) -> Result<Data
     let naming = naming(animal, experiment)?;
     let dataset = dataset.trim_matches('/');
     if dataset.len() > PATH_BYTES_MAX {
-        return Err(bad_request(format!("the dataset's name has {} bytes, the most is {PATH_BYTES_MAX}", dataset.len())));
+        return Err(bad_request(format!(
+            "the dataset's name has {} bytes, the most is {PATH_BYTES_MAX}",
+            dataset.len()
+        )));
     }
     Ok(DatasetPath { animal: naming.animal, experiment: naming.experiment, dataset: dataset.to_owned() })
 }
@@ -114,7 +115,9 @@ pub fn object_path(animal: &str, experiment: &str, dataset: &str) -> Result<Data
 pub fn naming(animal: &str, experiment: &str) -> Result<Naming> {
     for (level, name) in [("animal", animal), ("experiment", experiment)] {
         if name.len() > NAME_BYTES_MAX || name.contains(char::is_control) {
-            return Err(bad_request(format!("the {level}'s name is longer than {NAME_BYTES_MAX} bytes or unprintable")));
+            return Err(bad_request(format!(
+                "the {level}'s name is longer than {NAME_BYTES_MAX} bytes or unprintable"
+            )));
         }
     }
     Ok(Naming { animal: animal.to_owned(), experiment: experiment.to_owned() })
@@ -297,8 +300,11 @@ pub mod as_json {
     /// A report of a registration.
     pub fn report(report: &v1::RegisterReport) -> Value {
         let publication = report.publication.as_ref().map(|made| {
-            let names: Vec<_> =
-                made.experiments.iter().map(|name| json!({ "animal": name.animal, "experiment": name.experiment })).collect();
+            let names: Vec<_> = made
+                .experiments
+                .iter()
+                .map(|name| json!({ "animal": name.animal, "experiment": name.experiment }))
+                .collect();
             json!({ "experiments": names, "datasets": made.datasets, "chunks": made.chunks, "already": made.already })
         });
         json!({

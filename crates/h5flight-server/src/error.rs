@@ -164,7 +164,8 @@ mod tests {
             table += &format!("| `{reason}` | {name} | {} |\n", reason.meaning().trim());
         }
         if std::env::var_os("H5FLIGHT_WRITE_DOCS").is_some() {
-            std::fs::write(path, format!("{}{table}{}", &text[..start], &text[stop..])).expect("docs/errors.md is writable");
+            std::fs::write(path, format!("{}{table}{}", &text[..start], &text[stop..]))
+                .expect("docs/errors.md is writable");
         } else {
             assert_eq!(&text[start..stop], table, "run this test with H5FLIGHT_WRITE_DOCS=1 and commit docs/errors.md");
         }

@@ -7,12 +7,12 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use arrow_flight::flight_descriptor::DescriptorType;
 use arrow_flight::flight_service_server::FlightService;
 use arrow_flight::{
     Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightEndpoint, FlightInfo, HandshakeRequest,
     HandshakeResponse, PollInfo, PutResult, Result as ActionResult, SchemaResult, Ticket,
 };
-use arrow_flight::flight_descriptor::DescriptorType;
 use futures::{StreamExt, stream};
 use h5flight_array::Reason;
 use h5flight_catalog::model::{DatasetPath, DatasetSummary, Page, Principal, Role};
@@ -132,9 +132,9 @@ impl Flight {
                 let datasets: Vec<_> = found.datasets.iter().map(as_json::dataset).collect();
                 json!({ "datasets": datasets, "next_token": found.next_token })
             }
-            "describe" => {
-                as_json::description(&browse::describe(service, v1::DescribeRequest { animal, experiment, path }).await?)
-            }
+            "describe" => as_json::description(
+                &browse::describe(service, v1::DescribeRequest { animal, experiment, path }).await?,
+            ),
             "search" => {
                 let found = browse::search(service, v1::SearchRequest { query, page }).await?;
                 let datasets: Vec<_> = found.datasets.iter().map(as_json::dataset).collect();
@@ -398,9 +398,11 @@ fn flight(dataset: DatasetSummary) -> FlightInfo {
 /// The password of `authorization: Basic base64(user:password)`.
 fn basic_password(metadata: &MetadataMap) -> Answer<String> {
     use base64::Engine;
-    let refused = || Error::new(Reason::Unauthenticated, "the handshake needs \"authorization: Basic\", password = token");
+    let refused =
+        || Error::new(Reason::Unauthenticated, "the handshake needs \"authorization: Basic\", password = token");
     let header = metadata.get("authorization").and_then(|header| header.to_str().ok()).ok_or_else(refused)?;
-    let encoded = header.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("basic")).ok_or_else(refused)?;
+    let encoded =
+        header.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("basic")).ok_or_else(refused)?;
     let decoded = base64::prelude::BASE64_STANDARD.decode(encoded.1.trim()).map_err(|_| refused())?;
     let text = String::from_utf8(decoded).map_err(|_| refused())?;
     text.split_once(':').map(|(_, password)| password.to_owned()).ok_or_else(refused)

@@ -177,7 +177,9 @@ async fn ingest(
         }
     };
     call.path(&header.file_name);
-    if let Some(published) = service.catalog.find_ingest(&header.idempotency_key).await?.filter(|_| !header.idempotency_key.is_empty()) {
+    if !header.idempotency_key.is_empty()
+        && let Some(published) = service.catalog.find_ingest(&header.idempotency_key).await?
+    {
         return Ok(v1::IngestResponse { content: header.blake3, publication: Some(convert::publication(published)) });
     }
     let naming = convert::naming(&header.animal, &header.experiment)?;
@@ -242,11 +244,7 @@ pub async fn register(
     Ok(receiver)
 }
 
-fn report(
-    path: String,
-    outcome: Answer<h5flight_catalog::model::Published>,
-    millis: f64,
-) -> v1::RegisterReport {
+fn report(path: String, outcome: Answer<h5flight_catalog::model::Published>, millis: f64) -> v1::RegisterReport {
     match outcome {
         Ok(published) => v1::RegisterReport {
             path,

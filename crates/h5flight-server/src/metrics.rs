@@ -26,7 +26,10 @@ fn describe() {
     describe_histogram!("h5flight_call_seconds", Unit::Seconds, "Duration of calls, to the last byte of a stream.");
     describe_counter!("h5flight_sent_bytes_total", Unit::Bytes, "Decoded bytes sent in batches.");
     describe_counter!("h5flight_sent_rows_total", "Rows sent in batches.");
-    describe_counter!("h5flight_blocks_total", "Blocks by where they came from: memory, redis, file, worker, inline, fill.");
+    describe_counter!(
+        "h5flight_blocks_total",
+        "Blocks by where they came from: memory, redis, file, worker, inline, fill."
+    );
     describe_counter!("h5flight_decoded_bytes_total", Unit::Bytes, "Bytes that decoding produced.");
     describe_counter!("h5flight_stored_bytes_total", Unit::Bytes, "Bytes read from files.");
     describe_counter!("h5flight_cache_requests_total", "Cache look-ups by tier and result: hit, miss, error, corrupt.");
@@ -38,7 +41,10 @@ fn describe() {
     describe_gauge!("h5flight_blocking_queue", "Pieces of work that wait for a blocking thread.");
     describe_counter!("h5flight_worker_runs_total", "Worker processes by outcome: ok or failed.");
     describe_histogram!("h5flight_worker_seconds", Unit::Seconds, "Duration of worker processes.");
-    describe_counter!("h5flight_access_log_dropped_total", "Access log entries dropped because the catalogue was away.");
+    describe_counter!(
+        "h5flight_access_log_dropped_total",
+        "Access log entries dropped because the catalogue was away."
+    );
 }
 
 /// A call ended.

@@ -10,8 +10,11 @@ use std::sync::Arc;
 
 use h5flight_array::Reason;
 use h5flight_array::file::StoredFile;
+use h5flight_array::inspect::ObjectKind;
+use h5flight_array::meta::{ArrayMeta, ElementType, Space, Storage};
 use h5flight_catalog::model::{
-    DatasetPath, ExperimentFacts, FilePlace, Fingerprint, NewArray, NewLink, NewObject, Principal, Publication, Published,
+    DatasetPath, ExperimentFacts, FilePlace, Fingerprint, NewArray, NewLink, NewObject, Principal, Publication,
+    Published,
 };
 
 pub use upload::{Upload, UploadHeader, Uploaded};
@@ -103,7 +106,8 @@ fn publication(
     for Inspected { object, runs, inline } in inspection.objects {
         let Some(DatasetPath { animal, experiment, dataset: name }) = names.of_object(&object.path) else { continue };
         let problem = object.problem.map(|(reason, message)| (reason.as_str().to_owned(), message));
-        let array = object.array.map(|meta| NewArray { meta, runs, inline, problem });
+        let meta = object.array.or_else(|| (object.kind == ObjectKind::Dataset).then(unreadable));
+        let array = meta.map(|meta| NewArray { meta, runs, inline, problem });
         let (kind, attributes, hdf5_path) = (object.kind, object.attributes, object.path);
         objects.push(NewObject { animal, experiment, name, hdf5_path, kind, attributes, array });
     }
@@ -128,6 +132,20 @@ fn publication(
         ingest_key: None,
         replace: wishes.replace,
         principal: wishes.principal.clone(),
+    }
+}
+
+/// What stands for a dataset that could not even be opened: listed with its problem, which refuses every read.
+fn unreadable() -> ArrayMeta {
+    ArrayMeta {
+        space: Space::Null,
+        max_shape: Vec::new(),
+        element: ElementType::Unsupported { why: "the dataset cannot be opened".into() },
+        converted: false,
+        type_note: String::new(),
+        storage: Storage::Compact,
+        filters: Vec::new(),
+        fill: None,
     }
 }
 

@@ -187,7 +187,7 @@ async fn start(service: &Arc<Service>, planned: Planned, batch_bytes: u64) -> Re
     let reserved = reserve(service, planned.plan.bytes().unwrap_or(batches).min(batches)).await?;
     let (sender, receiver) = mpsc::channel(BATCHES_QUEUED_MAX);
     let fetcher = Fetcher::new(service, &planned, files, Arc::clone(&stats))?;
-    let encoder = encode::Encoder::new();
+    let mut encoder = encode::Encoder::new();
     let schema = encoder.schema(&planned.schema);
     let window = Window::new(Arc::clone(service), Arc::clone(&planned.plan), Arc::new(fetcher));
     let schema_of_batches = Arc::clone(&planned.schema);

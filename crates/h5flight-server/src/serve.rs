@@ -137,7 +137,8 @@ pub async fn serve(
     let (health, health_service) = tonic_health::server::health_reporter();
     set_health(&health, ServingStatus::Serving).await;
     let routes = routes(&service, health_service)?;
-    let page = http::serve(listeners.http, Arc::clone(&service), metrics, draining.clone(), stopped.clone().cancelled_owned());
+    let page =
+        http::serve(listeners.http, Arc::clone(&service), metrics, draining.clone(), stopped.clone().cancelled_owned());
     let page = tokio::spawn(page);
     let stopping = tokio::spawn({
         let draining = draining.clone();
@@ -211,9 +212,13 @@ async fn check_exposure(config: &Config, listeners: &Listeners, catalog: &dyn Ca
     let address = listeners.grpc_address();
     match (has_tokens, address.ip().is_loopback(), config.insecure_anonymous) {
         (true, _, false) => {}
-        (_, _, true) => tracing::warn!(%address, "anybody who reaches this server may read and write: --insecure-anonymous"),
+        (_, _, true) => {
+            tracing::warn!(%address, "anybody who reaches this server may read and write: --insecure-anonymous")
+        }
         (false, true, false) => {
-            tracing::info!("there are no tokens: everybody on this machine may read and write; see `h5flight token create`");
+            tracing::info!(
+                "there are no tokens: everybody on this machine may read and write; see `h5flight token create`"
+            );
         }
         (false, false, false) => {
             return Err(StartError::new(format!(
@@ -330,5 +335,6 @@ fn tls(files: &TlsFiles) -> Result<ServerTlsConfig, StartError> {
             StartError::because(format!("the TLS file {} cannot be read: {error}", path.display()), error)
         })
     };
-    Ok(ServerTlsConfig::new().identity(tonic::transport::Identity::from_pem(read(&files.certificate)?, read(&files.key)?)))
+    Ok(ServerTlsConfig::new()
+        .identity(tonic::transport::Identity::from_pem(read(&files.certificate)?, read(&files.key)?)))
 }

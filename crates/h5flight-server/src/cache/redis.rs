@@ -117,7 +117,8 @@ impl RedisCache {
         while let Some((key, block)) = queued.recv().await {
             let value = seal(&self.secret, key, &block);
             let (name, seconds) = (name(key), ttl.as_secs().max(1));
-            let stored = self.command(async |connection| connection.set_ex::<_, _, ()>(&name[..], &value[..], seconds).await);
+            let stored =
+                self.command(async |connection| connection.set_ex::<_, _, ()>(&name[..], &value[..], seconds).await);
             if stored.await.is_some() {
                 metrics::cache("redis", "store", block.len() as u64);
             }

@@ -9,6 +9,10 @@ use h5flight_catalog::model::DatasetPath;
 /// Longest name of an animal or an experiment, in bytes; longer ones from a file are cut.
 pub const NAME_BYTES_MAX: usize = 255;
 
+/// Longest name of a dataset or a link's target, in bytes: what the catalogue's indexes hold. Objects with longer names are
+/// left out.
+pub const PATH_BYTES_MAX: usize = 2048;
+
 /// What the one who publishes says; empty is nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Naming {
@@ -32,11 +36,12 @@ impl Naming {
     pub fn of_file(&self, file_name: &str, nwb: Option<&NwbFacts>) -> FileNames {
         let stem = file_name.split_once('.').map_or(file_name, |(stem, _)| stem);
         let part = |prefix: &str| stem.split('_').find_map(|part| part.strip_prefix(prefix).map(str::to_owned));
-        let fallback = |value: Option<String>| named(value).unwrap_or_else(|| named(Some(stem.into())).unwrap_or("unnamed".into()));
+        let fallback = |value: Option<String>| {
+            named(value).unwrap_or_else(|| named(Some(stem.into())).unwrap_or("unnamed".into()))
+        };
         let given = |text: &str| named(Some(text.to_owned()));
-        let animal = given(&self.animal).unwrap_or_else(|| {
-            fallback(named(nwb.and_then(|nwb| nwb.subject_id.clone())).or_else(|| part("sub-")))
-        });
+        let animal = given(&self.animal)
+            .unwrap_or_else(|| fallback(named(nwb.and_then(|nwb| nwb.subject_id.clone())).or_else(|| part("sub-"))));
         let experiment = given(&self.experiment).unwrap_or_else(|| {
             let session = named(nwb.and_then(|nwb| nwb.session_id.clone()));
             let identifier = || named(nwb.and_then(|nwb| nwb.identifier.clone()));
@@ -47,9 +52,13 @@ impl Naming {
 }
 
 impl FileNames {
-    /// Where the object at this absolute HDF5 path belongs; `None` for the bare levels of the hierarchy.
+    /// Where the object at this absolute HDF5 path belongs; `None` for the bare levels of the hierarchy and
+    /// for names that are too long.
     pub fn of_object(&self, path: &str) -> Option<DatasetPath> {
         let path = path.trim_start_matches('/');
+        if path.len() > PATH_BYTES_MAX {
+            return None;
+        }
         let whole = |animal: &str, experiment: &str, dataset: &str| DatasetPath {
             animal: animal.to_owned(),
             experiment: experiment.to_owned(),
@@ -70,13 +79,13 @@ impl FileNames {
 
     /// The link with paths inside its experiment, and where that is; `None` when its target lies in another one.
     pub fn of_link(&self, link: Link) -> Option<(DatasetPath, Link)> {
-        let at = self.of_object(&link.path)?;
+        let at = self.of_object(&link.path).filter(|at| !at.dataset.is_empty())?;
         let target = match link.kind {
             LinkKind::Hard | LinkKind::Soft => {
                 let target = self.of_object(&link.target)?;
                 (target.animal == at.animal && target.experiment == at.experiment).then_some(target.dataset)?
             }
-            LinkKind::External | LinkKind::User => link.target,
+            LinkKind::External | LinkKind::User => link.target.chars().take(PATH_BYTES_MAX / 4).collect(),
         };
         let link = Link { path: at.dataset.clone(), kind: link.kind, target };
         Some((at, link))
@@ -101,7 +110,13 @@ mod tests {
         NwbFacts { subject_id, session_id, identifier, ..NwbFacts::default() }
     }
 
-    fn check(naming: (&str, &str), file: &str, nwb: Option<NwbFacts>, path: &str, expected: Option<(&str, &str, &str)>) {
+    fn check(
+        naming: (&str, &str),
+        file: &str,
+        nwb: Option<NwbFacts>,
+        path: &str,
+        expected: Option<(&str, &str, &str)>,
+    ) {
         let naming = Naming { animal: naming.0.into(), experiment: naming.1.into() };
         let found = naming.of_file(file, nwb.as_ref()).of_object(path);
         let found = found.as_ref().map(|at| (at.animal.as_str(), at.experiment.as_str(), at.dataset.as_str()));

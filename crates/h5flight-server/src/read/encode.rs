@@ -3,7 +3,7 @@
 use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
 use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions};
-use arrow_flight::{FlightData, SchemaAsIpc};
+use arrow_flight::FlightData;
 use h5flight_proto::v1::BatchMetadata;
 use prost::Message;
 
@@ -37,9 +37,10 @@ impl Encoder {
         }
     }
 
-    /// The first message of the stream.
-    pub fn schema(&self, schema: &Schema) -> FlightData {
-        SchemaAsIpc::new(schema, &self.options).into()
+    /// The first message of the stream; it also gives every dictionary its number.
+    pub fn schema(&mut self, schema: &Schema) -> FlightData {
+        let generator = IpcDataGenerator::default();
+        generator.schema_to_bytes_with_dictionary_tracker(schema, &mut self.dictionaries, &self.options).into()
     }
 
     /// The messages of a batch that begins at `first_row` of the result and has `rows` of its rows.
@@ -47,7 +48,8 @@ impl Encoder {
     /// # Errors
     /// `internal`: every batch that the plan makes can be encoded.
     pub fn batch(&mut self, batch: &RecordBatch, first_row: u64, rows: u64) -> Result<EncodedBatch> {
-        let encoded = IpcDataGenerator::default().encode(batch, &mut self.dictionaries, &self.options, &mut self.context);
+        let encoded =
+            IpcDataGenerator::default().encode(batch, &mut self.dictionaries, &self.options, &mut self.context);
         let (dictionaries, data) = encoded.map_err(|error| internal("encoding a batch", error))?;
         let mut messages: Vec<FlightData> = dictionaries.into_iter().map(Into::into).collect();
         let metadata = BatchMetadata { first_row, rows }.encode_to_vec();

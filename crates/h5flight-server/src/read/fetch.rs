@@ -110,12 +110,17 @@ impl Fetcher {
     }
 
     /// Sets the fetch of blocks going, in groups; `reserved` is divided among them.
-    pub(super) fn start(self: &Arc<Self>, blocks: Vec<Block>, mut reserved: Option<OwnedSemaphorePermit>) -> Vec<Fetching> {
+    pub(super) fn start(
+        self: &Arc<Self>,
+        blocks: Vec<Block>,
+        mut reserved: Option<OwnedSemaphorePermit>,
+    ) -> Vec<Fetching> {
         let mut groups: Vec<Vec<Block>> = Vec::new();
         let mut group_bytes = 0;
         for block in blocks {
             let bytes = Self::reserved_bytes(&block);
-            let fits = groups.last().is_some_and(|group| belongs(group, &block) && group_bytes + bytes <= group_limit(&block));
+            let fits =
+                groups.last().is_some_and(|group| belongs(group, &block) && group_bytes + bytes <= group_limit(&block));
             if fits {
                 group_bytes += bytes;
                 groups.last_mut().expect("a block fits into a group that is there").push(block);
@@ -251,7 +256,8 @@ impl Fetcher {
                 _ => None,
             })
             .collect();
-        let duplicate = file.as_file().try_clone().map_err(|error| files::disk_error("opening a file for a worker", error))?;
+        let duplicate =
+            file.as_file().try_clone().map_err(|error| files::disk_error("opening a file for a worker", error))?;
         let values = self.service.workers.read(&duplicate.into(), &array.hdf5_path, &array.meta, slabs).await?;
         check(&file, array)?;
         let decoded_bytes = values.iter().map(|value| value.len() as u64).sum();
@@ -348,7 +354,8 @@ fn read_blocks(
             BlockSource::Stored(pointer) => {
                 let missing = || ArrayError::new(Reason::Internal, "a chunk without a pipeline");
                 let stored = stored.next().unwrap_or_default();
-                decode(pipeline.ok_or_else(missing)?, stored, pointer, blocks.len()).map_err(|error| name_chunk(error, pointer))?
+                decode(pipeline.ok_or_else(missing)?, stored, pointer, blocks.len())
+                    .map_err(|error| name_chunk(error, pointer))?
             }
             BlockSource::Raw { ranges } => joined(stored.by_ref().take(ranges.len())),
             BlockSource::Inline | BlockSource::Fill | BlockSource::Worker(_) => {

@@ -79,7 +79,8 @@ impl ReadStats {
     /// The trailer.
     pub fn to_json(&self) -> Value {
         let (rows, bytes) = self.totals();
-        let count = |tier: &(Tier, &str)| (tier.1.to_owned(), json!(self.blocks[tier.0 as usize].load(Ordering::Relaxed)));
+        let count =
+            |tier: &(Tier, &str)| (tier.1.to_owned(), json!(self.blocks[tier.0 as usize].load(Ordering::Relaxed)));
         let blocks: serde_json::Map<String, Value> = TIERS.iter().map(count).collect();
         json!({
             "rows": rows,
