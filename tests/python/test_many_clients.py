@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
+import statistics
+import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
@@ -104,3 +106,18 @@ def test_registering_again_while_others_read_never_mixes(
             client.register(path, animal="versions", experiment="versions")
             assert {r.result() for r in reads} <= {-1, value - 1, value}
             assert read(0) == value
+
+
+def test_a_small_read_does_not_wait_for_more_to_send(movie: h5flight.Dataset) -> None:
+    """Without TCP_NODELAY on accepted sockets each small answer takes the 40 ms of a delayed acknowledgement."""
+
+    def median_ms() -> float:
+        times = []
+        for at in range(40):
+            began = time.perf_counter()
+            movie[at, 0, 0]
+            times.append(time.perf_counter() - began)
+        return statistics.median(times) * 1e3
+
+    movie[0:50]
+    assert min(median_ms() for _ in range(3)) < 25
