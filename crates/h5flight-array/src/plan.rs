@@ -36,6 +36,7 @@ use self::axis::{Cover, Pick};
 use self::extent::{Blocks, ExtentPlan, Grid, Wanted, refuse_unreadable};
 use self::rows::{BATCH_ROWS_MAX, BatchLimits, Batching, Part, Place, RowMap};
 use crate::batch::schema::{Output, OutputRequest};
+use crate::codec;
 use crate::error::{Error, Reason, Result};
 use crate::index::{ChunkIndex, ChunkPointer};
 use crate::inspect::Hyperslab;
@@ -44,7 +45,7 @@ use crate::selection::{AxisSelection, Resolved};
 
 /// True for the filters that codec/ decodes: deflate, shuffle, fletcher32, LZF. The worker reads all other chunks.
 pub fn natively_decoded(filter_id: u32) -> bool {
-    matches!(filter_id, 1 | 2 | 3 | 32_000)
+    codec::supported(filter_id)
 }
 
 /// How a result is laid out in Arrow.

@@ -236,6 +236,8 @@ pub struct Publication {
 pub struct Published {
     /// The file.
     pub file_id: i64,
+    /// Its content address, where it is a managed one.
+    pub content: Option<String>,
     /// Animal and experiment names that it touches, sorted.
     pub experiments: Vec<(String, String)>,
     /// Datasets that got a version.

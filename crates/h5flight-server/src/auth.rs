@@ -5,17 +5,21 @@
 //! loopback only, unless it is told otherwise.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use h5flight_array::Reason;
 use h5flight_catalog::Catalog;
+use h5flight_catalog::error::ErrorKind;
 use h5flight_catalog::model::{Principal, Role};
 use tonic::metadata::MetadataMap;
 
 use crate::error::{Error, Result};
 
-/// How long a decision is kept: a revoked token works at most this much longer.
-const KEPT: Duration = Duration::from_secs(5);
+/// How long a decision is trusted without asking: a revoked token works at most this much longer.
+const FRESH: Duration = Duration::from_secs(5);
+/// How long an unused decision is kept. While the catalogue is away, the last decision goes on to count (nobody can
+/// revoke anything then either), so that a restart of it interrupts nobody's reads.
+const KEPT: Duration = Duration::from_secs(300);
 /// Decisions kept.
 const KEPT_MAX: u64 = 10_000;
 /// Longer tokens are refused unread.
@@ -25,8 +29,26 @@ const TOKEN_BYTES_MAX: usize = 512;
 pub struct Auth {
     catalog: Arc<dyn Catalog>,
     insecure_anonymous: bool,
-    known: moka::sync::Cache<blake3::Hash, Principal>,
-    open: moka::sync::Cache<(), bool>,
+    /// By token.
+    known: moka::sync::Cache<blake3::Hash, Decision<Principal>>,
+    /// Whether callers without a token are admitted.
+    open: moka::sync::Cache<(), Decision<bool>>,
+}
+
+#[derive(Clone)]
+struct Decision<T> {
+    is: T,
+    at: Instant,
+}
+
+impl<T> Decision<T> {
+    fn now(is: T) -> Self {
+        Self { is, at: Instant::now() }
+    }
+
+    fn is_fresh(&self) -> bool {
+        self.at.elapsed() < FRESH
+    }
 }
 
 impl Auth {
@@ -65,23 +87,45 @@ impl Auth {
             return Err(refused("the token is not one of this server's"));
         }
         let hash = blake3::hash(token.as_bytes());
-        if let Some(principal) = self.known.get(&hash) {
-            return Ok(principal);
+        let kept = self.known.get(&hash);
+        if let Some(decision) = kept.as_ref().filter(|decision| decision.is_fresh()) {
+            return Ok(decision.is.clone());
         }
-        let found = self.catalog.authenticate(token).await?;
-        let principal = found.ok_or_else(|| refused("the token is unknown, expired or revoked"))?;
-        self.known.insert(hash, principal.clone());
-        Ok(principal)
+        match (self.catalog.authenticate(token).await, kept) {
+            (Ok(Some(principal)), _) => {
+                self.known.insert(hash, Decision::now(principal.clone()));
+                Ok(principal)
+            }
+            (Ok(None), _) => {
+                self.known.invalidate(&hash);
+                Err(refused("the token is unknown, expired or revoked"))
+            }
+            (Err(error), Some(decision)) if error.kind == ErrorKind::Unavailable => {
+                self.known.insert(hash, Decision::now(decision.is.clone()));
+                Ok(decision.is)
+            }
+            (Err(error), _) => Err(error.into()),
+        }
     }
 
     async fn anonymous(&self) -> Result<Principal> {
-        let open = match self.open.get(&()) {
-            Some(open) => open,
-            None => {
-                let open = self.insecure_anonymous || !self.catalog.has_tokens().await?;
-                self.open.insert((), open);
-                open
-            }
+        if self.insecure_anonymous {
+            return Ok(anonymous());
+        }
+        let kept = self.open.get(&());
+        let open = match kept {
+            Some(decision) if decision.is_fresh() => decision.is,
+            kept => match (self.catalog.has_tokens().await, kept) {
+                (Ok(has_tokens), _) => {
+                    self.open.insert((), Decision::now(!has_tokens));
+                    !has_tokens
+                }
+                (Err(error), Some(decision)) if error.kind == ErrorKind::Unavailable => {
+                    self.open.insert((), Decision::now(decision.is));
+                    decision.is
+                }
+                (Err(error), _) => return Err(error.into()),
+            },
         };
         if open {
             return Ok(anonymous());

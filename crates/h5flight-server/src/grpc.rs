@@ -4,7 +4,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use arrow_flight::FlightData;
-use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use h5flight_array::Reason;
 use h5flight_catalog::model::{Principal, Role};
@@ -180,7 +179,8 @@ async fn ingest(
     if !header.idempotency_key.is_empty()
         && let Some(published) = service.catalog.find_ingest(&header.idempotency_key).await?
     {
-        return Ok(v1::IngestResponse { content: header.blake3, publication: Some(convert::publication(published)) });
+        let content = published.content.clone().unwrap_or_default();
+        return Ok(v1::IngestResponse { content, publication: Some(convert::publication(published)) });
     }
     let naming = convert::naming(&header.animal, &header.experiment)?;
     let header = UploadHeader {
@@ -193,7 +193,7 @@ async fn ingest(
     let mut upload = Upload::begin(service, header).await?;
     while let Some(message) = next(&mut messages).await? {
         match message.kind {
-            Some(ingest_request::Kind::Data(data)) => upload.take(Bytes::from(data)).await?,
+            Some(ingest_request::Kind::Data(data)) => upload.take(data).await?,
             Some(ingest_request::Kind::Header(_)) | None => {
                 return Err(Error::new(Reason::BadRequest, "an upload has one header, then bytes only"));
             }

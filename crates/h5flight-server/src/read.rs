@@ -131,7 +131,7 @@ fn plan_version(service: &Service, version: Arc<ResolvedVersion>, request: &Read
         row_range: request.rows.clone(),
     };
     let plan = Plan::new(&extents, &selected, &options)?;
-    let schema = described(&plan.schema(), &version);
+    let schema = described(&plan.schema(), &version, selected.source_shape());
     Ok(Planned { plan: Arc::new(plan), schema, version })
 }
 
@@ -152,7 +152,7 @@ fn refuse_problems(version: &ResolvedVersion) -> Result<()> {
 }
 
 /// The plan's schema with what the catalogue knows: names, version, attributes.
-fn described(schema: &Schema, version: &ResolvedVersion) -> SchemaRef {
+fn described(schema: &Schema, version: &ResolvedVersion, shape: &[u64]) -> SchemaRef {
     let mut metadata = schema.metadata().clone();
     let attributes = Value::Object(version.attributes.clone());
     for (key, value) in [
@@ -160,6 +160,7 @@ fn described(schema: &Schema, version: &ResolvedVersion) -> SchemaRef {
         ("h5flight.experiment", version.path.experiment.clone()),
         ("h5flight.dataset", version.path.dataset.clone()),
         ("h5flight.version", version.version.to_string()),
+        ("h5flight.dataset_shape", json!(shape).to_string()),
         ("h5flight.attributes", attributes.to_string()),
     ] {
         metadata.insert(key.to_owned(), value);

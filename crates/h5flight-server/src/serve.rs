@@ -14,9 +14,10 @@ use h5flight_catalog::model::OpenOptions;
 use h5flight_proto::v1::data_service_server::DataServiceServer;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
-use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
+use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Server, ServerTlsConfig};
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::{Health, HealthServer};
@@ -149,9 +150,11 @@ pub async fn serve(
             draining.cancel();
         }
     });
+    // The builder's own socket options count for sockets that it binds itself; without nodelay a small answer waits 40 ms.
+    let incoming = TcpIncoming::from(listeners.grpc).with_nodelay(Some(true)).with_keepalive(Some(KEEPALIVE));
     let tcp = server(&service.config)?
         .add_routes(routes.clone())
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listeners.grpc), draining.clone().cancelled_owned());
+        .serve_with_incoming_shutdown(incoming, draining.clone().cancelled_owned());
     let unix = serve_unix(&service.config, listeners.unix, routes, draining.clone());
     let both = async { tokio::try_join!(async { tcp.await.map_err(port_failed) }, unix).map(drop) };
     let served = tokio::select! {
@@ -300,8 +303,6 @@ fn server(config: &Config) -> Result<Server<Layers>, StartError> {
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
-        .tcp_keepalive(Some(KEEPALIVE))
-        .tcp_nodelay(true)
         .layer(CatchPanicLayer::custom(answer_panic as fn(Panic) -> tonic::codegen::http::Response<tonic::body::Body>)))
 }
 

@@ -387,11 +387,13 @@ enum Done {
 
 /// What the publication of this file made.
 async fn published(connection: &mut Conn, file_id: i64, done: Done) -> Result<Published> {
-    let (datasets, chunks): (i64, i64) = sqlx::query_as::<Db, _>("SELECT datasets, chunks FROM files WHERE id = $1")
-        .bind(file_id)
-        .fetch_one(&mut *connection)
-        .await
-        .map_err(fault)?;
+    let file: (i64, i64, String, String) =
+        sqlx::query_as::<Db, _>("SELECT datasets, chunks, kind, path FROM files WHERE id = $1")
+            .bind(file_id)
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(fault)?;
+    let (datasets, chunks, kind, path) = file;
     let experiments: Vec<(String, String)> = sqlx::query_as::<Db, _>(
         "SELECT n.name, e.name FROM experiments e JOIN animals n ON n.id = e.animal_id \
          WHERE e.id IN (SELECT experiment_id FROM objects WHERE file_id = $1 \
@@ -409,6 +411,7 @@ async fn published(connection: &mut Conn, file_id: i64, done: Done) -> Result<Pu
     };
     Ok(Published {
         file_id,
+        content: (kind == "managed").then_some(path),
         experiments,
         datasets: unsigned("a number of datasets", datasets)?,
         chunks: unsigned("a number of chunks", chunks)?,

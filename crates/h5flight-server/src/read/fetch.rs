@@ -200,14 +200,14 @@ impl Fetcher {
     /// Fetches what nobody else does, and tells those who wait for it.
     async fn fulfil(&self, group: &[Block], duties: Vec<Duty>) -> Result<Vec<(usize, Arc<Decoded>)>> {
         let mut done = Vec::with_capacity(duties.len());
-        let duties = self.from_redis(group, duties, &mut done).await;
+        let duties = self.ask_redis(group, duties, &mut done).await;
         if duties.is_empty() {
             return Ok(done);
         }
         let blocks: Vec<&Block> = duties.iter().map(|duty| &group[duty.at]).collect();
         let fetched = match blocks[0].source {
-            BlockSource::Worker(_) => self.from_worker(&blocks).await?,
-            _ => self.from_file(&blocks).await?,
+            BlockSource::Worker(_) => self.ask_worker(&blocks).await?,
+            _ => self.read_file(&blocks).await?,
         };
         for (duty, decoded) in duties.into_iter().zip(fetched) {
             let decoded = Arc::new(decoded);
@@ -223,7 +223,7 @@ impl Fetcher {
     }
 
     /// Takes from Redis what is there, all at once; returns the duties that remain.
-    async fn from_redis(&self, group: &[Block], duties: Vec<Duty>, done: &mut Vec<(usize, Arc<Decoded>)>) -> Vec<Duty> {
+    async fn ask_redis(&self, group: &[Block], duties: Vec<Duty>, done: &mut Vec<(usize, Arc<Decoded>)>) -> Vec<Duty> {
         let Some(redis) = self.service.redis.as_ref().filter(|redis| redis.is_up()) else { return duties };
         let keys = duties.iter().map(|duty| duty.claim.as_ref().map(Claim::key));
         let gets = keys.map(|key| async move { redis.get(key?).await });
@@ -245,7 +245,7 @@ impl Fetcher {
         remaining
     }
 
-    async fn from_worker(&self, blocks: &[&Block]) -> Result<Vec<Decoded>> {
+    async fn ask_worker(&self, blocks: &[&Block]) -> Result<Vec<Decoded>> {
         let array = self.array(blocks[0].id);
         let file = self.file(array)?;
         check(&file, array)?;
@@ -267,7 +267,7 @@ impl Fetcher {
         Ok(decoded.collect::<Result<_, _>>()?)
     }
 
-    async fn from_file(&self, blocks: &[&Block]) -> Result<Vec<Decoded>> {
+    async fn read_file(&self, blocks: &[&Block]) -> Result<Vec<Decoded>> {
         let id = blocks[0].id;
         let (version, extent) = (Arc::clone(&self.version), id.extent as usize);
         let (file, pipeline) = (self.file(self.array(id))?, self.pipelines[extent].clone());
