@@ -1,0 +1,18 @@
+//! One module per command, named like it. A command parses nothing and decides nothing about data: it asks the server
+//! or the catalogue and shows the answer.
+
+pub mod access_log;
+pub mod chunks;
+pub mod get;
+pub mod healthcheck;
+pub mod info;
+pub mod ingest;
+pub mod ls;
+pub mod register;
+pub mod search;
+pub mod serve;
+pub mod token;
+pub mod worker;
+
+mod listing;
+mod progress;
