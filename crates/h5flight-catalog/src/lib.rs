@@ -115,7 +115,8 @@ pub trait Catalog: Send + Sync {
     async fn list_tokens(&self) -> Result<Vec<TokenSummary>>;
     /// Revokes the token with this prefix; false when there is none.
     async fn revoke_token(&self, prefix: &str) -> Result<bool>;
-    /// Whether any token that is valid now exists.
+    /// Whether a token was ever made. Revoked and expired ones count: losing the last valid token must not open a
+    /// server to everybody.
     async fn has_tokens(&self) -> Result<bool>;
     /// Appends to the access log, one statement.
     async fn log_accesses(&self, entries: &[AccessEntry]) -> Result<()>;
