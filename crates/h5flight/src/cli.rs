@@ -17,7 +17,7 @@ use crate::output::Form;
 #[command(after_help = "Exit codes: 0 done, 1 refused by the server or failed, 2 wrong usage.")]
 pub struct Cli {
     /// Write JSON instead of tables, and errors as {"error": {"reason", "message", "code"}}
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = 1_000)]
     json: bool,
     #[command(flatten)]
     connection: ConnectionFlags,

@@ -120,15 +120,16 @@ fn augment(command: Command, keep: fn(&str) -> bool) -> Command {
 }
 
 fn flag(setting: &Setting) -> Arg {
-    let arg = Arg::new(setting.key).long(setting.key.replace('_', "-"));
     let mut help = format!("{} [env: {}]", setting.help, setting.variable());
     if !setting.default.is_empty() && setting.kind != Kind::Switch {
         help.push_str(&format!(" [default: {}]", setting.default));
     }
+    let arg = Arg::new(setting.key).long(setting.key.replace('_', "-")).help(help);
+    // A flag given twice: the last one counts, so that a script can add to a line that it did not write.
     match setting.kind {
-        Kind::One | Kind::Secret => arg.value_name(setting.value).help(help),
-        Kind::List => arg.value_name(setting.value).action(ArgAction::Append).help(help),
-        Kind::Switch => arg.action(ArgAction::SetTrue).help(help),
+        Kind::One | Kind::Secret => arg.value_name(setting.value).overrides_with(setting.key),
+        Kind::List => arg.value_name(setting.value).action(ArgAction::Append),
+        Kind::Switch => arg.action(ArgAction::SetTrue).overrides_with(setting.key),
     }
 }
 

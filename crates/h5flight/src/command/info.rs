@@ -34,7 +34,14 @@ fn info_lines(info: &GetServerInfoResponse) -> Vec<String> {
             .map(|(count, noun)| show_number_of(count, noun));
     let facts = [
         ("version", info.version.clone()),
-        ("up for", show_millis(info.uptime_s as f64 * 1_000.0)),
+        (
+            "up for",
+            if info.uptime_s < 60 {
+                format!("{} s", info.uptime_s)
+            } else {
+                show_millis(info.uptime_s as f64 * 1_000.0)
+            },
+        ),
         ("you are", format!("{} ({})", info.principal, info.role)),
         ("holds", holds.join(", ")),
         ("roots", roots),

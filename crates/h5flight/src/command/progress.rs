@@ -11,7 +11,7 @@ pub fn bytes_bar(form: Form, label: &str, bytes: u64) -> ProgressBar {
 
 /// A bar that counts rows.
 pub fn rows_bar(form: Form, label: &str, rows: u64) -> ProgressBar {
-    bar(form, label, rows, "{msg} {bar:24} {human_pos}/{human_len} rows {per_sec} {eta}")
+    bar(form, label, rows, "{msg} {bar:24} {human_pos}/{human_len} rows {eta}")
 }
 
 fn bar(form: Form, label: &str, length: u64, template: &str) -> ProgressBar {

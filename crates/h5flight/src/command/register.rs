@@ -130,11 +130,9 @@ impl Reporter {
             Form::Json => self.array.finish()?,
             Form::People if published + already + refused == 0 => note("no HDF5 files there"),
             Form::People => {
-                let mut parts = vec![format!(
-                    "{} registered with {}",
-                    show_number_of(published, "file"),
-                    show_number_of(datasets, "dataset")
-                )];
+                let (files, with) = (show_number_of(published, "file"), show_number_of(datasets, "dataset"));
+                let mut parts = Vec::new();
+                parts.extend((published > 0).then(|| format!("{files} registered with {with}")));
                 parts.extend((already > 0).then(|| format!("{already} unchanged")));
                 parts.extend((refused > 0).then(|| format!("{refused} refused")));
                 note(&parts.join(", "));

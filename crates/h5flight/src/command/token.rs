@@ -183,7 +183,7 @@ impl Revoke {
     async fn run(&self) -> Result<(), Failure> {
         let prefix = public_part(&self.prefix);
         if self.catalog.open(Missing::Refuse).await?.revoke_token(prefix).await? {
-            note(&format!("token {prefix} is revoked"));
+            note(&format!("token {prefix} is revoked; running servers refuse it within seconds"));
             return Ok(());
         }
         Err(Failure::local("not_found", format!("no token with prefix {prefix:?}; `h5flight token list` shows them")))

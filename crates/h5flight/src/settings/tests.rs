@@ -59,6 +59,14 @@ fn a_flag_wins_over_the_environment_and_that_over_the_file() {
 }
 
 #[test]
+fn of_a_flag_given_twice_the_last_counts_and_roots_add_up() {
+    let flags =
+        ["--redis-ttl-s", "5", "--root", "a=/a", "--redis-ttl-s", "6", "--root", "b=/b", "--insecure-anonymous"];
+    let loaded = load(&[&flags[..], &["--insecure-anonymous"]].concat(), &[], None).unwrap().config;
+    assert_eq!((loaded.redis_ttl_s, loaded.roots.len(), loaded.insecure_anonymous), (6, 2, true));
+}
+
+#[test]
 fn every_setting_is_read_from_each_source_alike() {
     for setting in TABLE {
         let text = if setting.default.is_empty() { setting.example } else { setting.default };

@@ -19,7 +19,7 @@ const ROWS_SHOWN: u64 = 20;
 /// Bytes that are read for showing them, as long as one row is not larger.
 const BYTES_READ: u64 = 16 << 20;
 /// Characters of one cell.
-const CELL_CHARACTERS: usize = 60;
+const CELL_CHARACTERS: usize = 72;
 /// Values of a list that are shown from its beginning and from its end.
 const LIST_EDGE: usize = 3;
 /// Width of a terminal that does not tell.
