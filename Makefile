@@ -33,7 +33,8 @@ test-rust: build
 	@scripts/test-rust.sh
 
 test-python: build
-	H5FLIGHT_BIN=$(DEBUG_BIN) $(PYTHON) -m pytest clients/python/tests tests/python
+	$(PYTHON) -m pytest --quiet clients/python/tests
+	H5FLIGHT_BIN=$(DEBUG_BIN) $(PYTHON) -m pytest --quiet tests/python
 
 lint: setup ## formatting, clippy, ruff, mypy
 	cargo fmt --all --check
