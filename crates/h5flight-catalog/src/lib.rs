@@ -73,6 +73,8 @@ pub trait Catalog: Send + Sync {
 
     /// The newest record of the file at this place, if any.
     async fn find_file(&self, place: &FilePlace) -> Result<Option<FileRecord>>;
+    /// What the publication of this file made.
+    async fn published(&self, file_id: i64) -> Result<Published>;
     /// The result of an earlier publication with this idempotency key, if any.
     async fn find_ingest(&self, key: &str) -> Result<Option<Published>>;
     /// Publishes one inspected file: animals, experiments, file, arrays, chunk runs, objects, datasets, versions,

@@ -64,7 +64,7 @@ pub(crate) fn nearest(wanted: &str, candidates: &[String]) -> Vec<String> {
         .iter()
         .filter_map(|candidate| {
             let folded = folded(candidate);
-            if folded.len() > COMPARED_CHARS_MAX {
+            if folded.is_empty() || folded.len() > COMPARED_CHARS_MAX {
                 return None;
             }
             let is_tail = folded.len() > wanted.len()

@@ -36,6 +36,9 @@ const UPLOAD_BYTES: usize = 1 << 20;
 /// How long a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A server that does not even answer a ping within this time is given up, twice this after the call.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+
 /// What went wrong between the client and the server.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
@@ -145,6 +148,8 @@ impl Client {
         let mut endpoint = Endpoint::from_shared(format!("{scheme}://{rest}"))
             .map_err(|_| bad_url())?
             .connect_timeout(CONNECT_TIMEOUT)
+            .http2_keep_alive_interval(KEEPALIVE)
+            .keep_alive_timeout(KEEPALIVE)
             .tcp_nodelay(true);
         if scheme == "https" {
             endpoint = endpoint.tls_config(ClientTlsConfig::new().with_enabled_roots()).map_err(|_| bad_url())?;

@@ -19,6 +19,8 @@ use crate::error::{Error, Result};
 const FOLDER_FILES_MAX: usize = 100_000;
 /// Folders inside folders that a registration follows.
 const FOLDER_DEPTH_MAX: usize = 64;
+/// An upload that got no byte for this long has no server any more.
+const UPLOAD_AGE_MAX: std::time::Duration = std::time::Duration::from_secs(3600);
 /// Where an HDF5 signature may stand: at 0 and, behind a user block, at powers of two from 512 bytes on.
 const SIGNATURE_OFFSETS: [u64; 8] = [0, 512, 1024, 2048, 4096, 8192, 16384, 32768];
 const SIGNATURE: [u8; 8] = *b"\x89HDF\r\n\x1a\n";
@@ -63,6 +65,7 @@ impl Files {
         for folder in [&managed_path, &data_dir.join("uploads")] {
             std::fs::create_dir_all(folder).map_err(|error| refused("the data folder", folder, error))?;
         }
+        sweep_uploads(&data_dir.join("uploads"));
         let mut opened = BTreeMap::new();
         for Root { name, path } in roots {
             let path = path.canonicalize().map_err(|error| refused("the root", path, error))?;
@@ -176,6 +179,16 @@ impl Files {
         }
         found.sort();
         Ok(found)
+    }
+}
+
+/// Removes what uploads left behind that were cut off by the end of a server. Young files may be another server's.
+fn sweep_uploads(folder: &Path) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let age = entry.metadata().and_then(|found| found.modified()).ok().and_then(|at| at.elapsed().ok());
+        if age.is_some_and(|age| age > UPLOAD_AGE_MAX) && std::fs::remove_file(entry.path()).is_ok() {
+            tracing::info!("an upload that was cut off before this start was removed");
+        }
     }
 }
 

@@ -180,6 +180,10 @@ async fn ingest(
         && let Some(published) = service.catalog.find_ingest(&header.idempotency_key).await?
     {
         let content = published.content.clone().unwrap_or_default();
+        if !header.blake3.is_empty() && header.blake3 != content {
+            let message = format!("the idempotency key {:?} was used for another file", header.idempotency_key);
+            return Err(Error::new(Reason::UploadMismatch, message));
+        }
         return Ok(v1::IngestResponse { content, publication: Some(convert::publication(published)) });
     }
     let naming = convert::naming(&header.animal, &header.experiment)?;

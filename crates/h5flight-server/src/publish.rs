@@ -20,6 +20,7 @@ use h5flight_catalog::model::{
 pub use upload::{Upload, UploadHeader, Uploaded};
 
 use self::names::Naming;
+use crate::blocking::Lane;
 use crate::error::{Error, Result};
 use crate::files::{self, Located};
 use crate::service::Service;
@@ -45,8 +46,30 @@ pub async fn register(service: &Arc<Service>, at: &Located, wishes: &Wishes) -> 
     let source_name = at.relative.rsplit('/').next().unwrap_or_default().to_owned();
     let (file, before) = open(service, place.clone()).await?;
     let inspection = inspect(service, &file, before).await?;
-    let publication = publication(place, before, source_name, inspection, wishes);
+    let mut publication = publication(place, before, source_name, inspection, wishes);
+    if wishes.naming == Naming::default() {
+        keep_names(service, &mut publication).await?;
+    }
     publish(service, publication).await
+}
+
+/// A file that somebody registered under names of their own keeps them when it is registered again without any: going
+/// over a folder must not undo what was said file by file.
+async fn keep_names(service: &Service, publication: &mut Publication) -> Result<()> {
+    let Some(known) = service.catalog.find_file(&publication.place).await? else { return Ok(()) };
+    let plain = |object: &NewObject| object.hdf5_path.trim_start_matches('/') == object.name;
+    let before = service.catalog.published(known.id).await?.experiments;
+    let [(animal, experiment)] = before.as_slice() else { return Ok(()) };
+    if !publication.objects.iter().all(plain) {
+        return Ok(());
+    }
+    for object in &mut publication.objects {
+        (object.animal, object.experiment) = (animal.clone(), experiment.clone());
+    }
+    for link in &mut publication.links {
+        (link.animal, link.experiment) = (animal.clone(), experiment.clone());
+    }
+    Ok(())
 }
 
 /// All HDF5 files at or below `path`.
@@ -56,7 +79,7 @@ pub async fn register(service: &Arc<Service>, at: &Located, wishes: &Wishes) -> 
 pub async fn files_below(service: &Arc<Service>, path: &str) -> Result<Vec<Located>> {
     let at = service.files.locate(path)?;
     let files = Arc::clone(&service.files);
-    service.blocking.run(move || files.list_hdf5(&at)).await
+    service.blocking.run(Lane::Decode, move || files.list_hdf5(&at)).await
 }
 
 async fn open(service: &Arc<Service>, place: FilePlace) -> Result<(StoredFile, Fingerprint)> {
@@ -66,7 +89,7 @@ async fn open(service: &Arc<Service>, place: FilePlace) -> Result<(StoredFile, F
         let fingerprint = files::fingerprint(&file)?;
         Ok::<_, Error>((file, fingerprint))
     };
-    service.blocking.run(work).await
+    service.blocking.run(Lane::Decode, work).await
 }
 
 /// Inspects a file and makes sure that it did not change meanwhile.

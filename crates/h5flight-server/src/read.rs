@@ -37,6 +37,7 @@ use self::fetch::Fetcher;
 pub use self::stats::ReadStats;
 pub use self::stream::ReadStream;
 use self::window::Window;
+use crate::blocking::Lane;
 use crate::error::{Error, Result};
 use crate::service::{MEMORY_UNIT_BYTES, Service};
 
@@ -232,7 +233,7 @@ async fn open_files(service: &Arc<Service>, version: &Arc<ResolvedVersion>) -> R
         }
         Ok::<_, Error>(opened)
     };
-    service.blocking.run(open).await
+    service.blocking.run(Lane::Deliver, open).await
 }
 
 /// What went wrong inside the pipeline itself.

@@ -118,7 +118,8 @@ impl Listeners {
     }
 }
 
-/// Serves until `shutdown`, then drains. `sandbox` says in words how workers are confined.
+/// Serves until `shutdown`, then drains. `sandbox` says in words how workers are confined; `ready` is called when nothing
+/// can be refused any more.
 ///
 /// # Errors
 /// When the server cannot start, or a listener fails.
@@ -126,6 +127,7 @@ pub async fn serve(
     config: Config,
     listeners: Listeners,
     sandbox: String,
+    ready: impl FnOnce(),
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), StartError> {
     let metrics = metrics::install();
@@ -156,6 +158,7 @@ pub async fn serve(
         .add_routes(routes.clone())
         .serve_with_incoming_shutdown(incoming, draining.clone().cancelled_owned());
     let unix = serve_unix(&service.config, listeners.unix, routes, draining.clone());
+    ready();
     let both = async { tokio::try_join!(async { tcp.await.map_err(port_failed) }, unix).map(drop) };
     let served = tokio::select! {
         served = both => served,

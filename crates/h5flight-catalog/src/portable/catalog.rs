@@ -37,6 +37,10 @@ impl Catalog for Store {
         publish::find_file(self, place).await
     }
 
+    async fn published(&self, file_id: i64) -> Result<Published> {
+        publish::find_published(self, file_id).await
+    }
+
     async fn find_ingest(&self, key: &str) -> Result<Option<Published>> {
         publish::find_ingest(self, key).await
     }

@@ -31,6 +31,11 @@ pub(super) async fn find_file(store: &Store, place: &FilePlace) -> Result<Option
     row.map(FileRow::record).transpose()
 }
 
+pub(super) async fn find_published(store: &Store, file_id: i64) -> Result<Published> {
+    let mut connection = store.readers.acquire().await.map_err(fault)?;
+    published(&mut connection, file_id, Done::Already).await
+}
+
 pub(super) async fn find_ingest(store: &Store, key: &str) -> Result<Option<Published>> {
     let mut connection = store.readers.acquire().await.map_err(fault)?;
     let file_id: Option<i64> = sqlx::query_scalar::<Db, _>("SELECT file_id FROM ingests WHERE key = $1")

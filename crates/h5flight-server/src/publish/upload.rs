@@ -15,6 +15,7 @@ use h5flight_array::file::StoredFile;
 use h5flight_catalog::model::{FilePlace, Published};
 
 use super::Wishes;
+use crate::blocking::Lane;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::service::Service;
@@ -78,7 +79,7 @@ impl Upload {
             let file = file.map_err(|error| files::disk_error("beginning an upload", error))?;
             Ok::<_, Error>(Temporary { file, hasher: blake3::Hasher::new() })
         };
-        let temporary = Some(service.blocking.run(make).await?);
+        let temporary = Some(service.blocking.run(Lane::Decode, make).await?);
         Ok(Self { service: Arc::clone(service), header, temporary, received_bytes: 0 })
     }
 
@@ -100,7 +101,7 @@ impl Upload {
             temporary.hasher.update(&data);
             Ok::<_, Error>(temporary)
         };
-        self.temporary = Some(self.service.blocking.run(write).await?);
+        self.temporary = Some(self.service.blocking.run(Lane::Decode, write).await?);
         Ok(())
     }
 
@@ -112,7 +113,7 @@ impl Upload {
         let temporary = self.temporary.take().expect("an upload that failed is not continued");
         let content = temporary.hasher.finalize().to_hex().to_string();
         self.check(&content)?;
-        let temporary = self.service.blocking.run(move || sync(temporary)).await?;
+        let temporary = self.service.blocking.run(Lane::Decode, move || sync(temporary)).await?;
         // Read-only: the worker gets this descriptor.
         let opened = File::open(temporary.file.path());
         let opened = StoredFile::new(opened.map_err(|error| files::disk_error("reading an upload back", error))?)?;
@@ -121,7 +122,7 @@ impl Upload {
         let files = Arc::clone(&self.service.files);
         let address = content.clone();
         let keep = move || keep(temporary, &files.managed_path(&address)?);
-        self.service.blocking.run(keep).await?;
+        self.service.blocking.run(Lane::Decode, keep).await?;
         let UploadHeader { file_name, key, wishes, .. } = &self.header;
         let place = FilePlace::Managed { content: content.clone() };
         let mut publication = super::publication(place, before, file_name.clone(), inspection, wishes);

@@ -23,6 +23,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::stats::{ReadStats, Tier};
 use super::{Planned, internal, units};
+use crate::blocking::Lane;
 use crate::cache::{BlockKey, Claim, Lookup, Waiter};
 use crate::error::{Error, Result};
 use crate::files;
@@ -278,7 +279,7 @@ impl Fetcher {
             let decoded = read_blocks(&file, array, pipeline.as_ref(), &blocks, &stats)?;
             Ok::<_, Error>(decoded)
         };
-        let decoded = self.service.blocking.run(read).await?;
+        let decoded = self.service.blocking.run(Lane::Decode, read).await?;
         self.stats.blocks(Tier::File, count);
         Ok(decoded)
     }

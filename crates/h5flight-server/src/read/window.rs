@@ -18,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use super::encode::{EncodedBatch, Encoder};
 use super::fetch::{Fetched, Fetcher, Fetching};
 use super::{internal, reserve, units};
+use crate::blocking::Lane;
 use crate::error::{Error, Result};
 use crate::metrics;
 use crate::service::Service;
@@ -90,7 +91,7 @@ impl Window {
                 Ok::<_, Error>((encoder, encoded))
             };
             let encoded;
-            (encoder, encoded) = self.service.blocking.run(assemble).await?;
+            (encoder, encoded) = self.service.blocking.run(Lane::Deliver, assemble).await?;
             self.let_go(at, &used);
             match out.send_timeout(encoded, stall_timeout).await {
                 Ok(()) => {}

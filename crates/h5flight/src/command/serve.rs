@@ -44,8 +44,12 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let scheme = if config.tls.is_some() { "grpc+tls" } else { "grpc" };
     let listeners = Listeners::bind(&config).await.map_err(|error| start_failure(&error))?;
     let (grpc, http) = (listeners.grpc_address(), listeners.http_address());
-    line(&format!("h5flight is listening on {scheme}://{grpc}, http://{http}"))?;
-    h5flight_server::serve(config, listeners, sandbox_text(), shutdown).await.map_err(|error| start_failure(&error))
+    let ready = move || {
+        // Whoever started this may wait for the line. That nobody reads it is no reason to stop.
+        let _ = line(&format!("h5flight is listening on {scheme}://{grpc}, http://{http}"));
+    };
+    let served = h5flight_server::serve(config, listeners, sandbox_text(), ready, shutdown).await;
+    served.map_err(|error| start_failure(&error))
 }
 
 fn start_failure(error: &dyn std::error::Error) -> Failure {
