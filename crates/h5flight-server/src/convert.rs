@@ -25,8 +25,8 @@ const SELECTION_BYTES_MAX: usize = 16 << 20;
 const BATCH_BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=16 << 20;
 /// Batches when the client does not wish: within every client's default message limit, and the best throughput measured.
 const BATCH_BYTES_DEFAULT: u64 = 1 << 20;
-/// Longest mask, in flags; a longer one says less than a slice would.
-const MASK_FLAGS_MAX: u64 = 1 << 30;
+/// Longest mask, in flags: each takes up to nine bytes while a request is planned.
+const MASK_FLAGS_MAX: u64 = 16 << 20;
 
 fn bad_request(message: impl Into<String>) -> Error {
     Error::new(Reason::BadRequest, message)

@@ -303,7 +303,7 @@ impl FlightService for Flight {
 /// Enters what is read into the call.
 fn name_read(call: &mut Call, request: &ReadRequest) {
     call.path(&request.path.to_string());
-    call.selection(&request.selection.to_string());
+    call.selection(&request.selection);
 }
 
 /// The request of a ticket, and the version it pins. Authorisation was decided already; here is checked that the ticket

@@ -75,7 +75,7 @@ impl DataService for Grpc {
             admit(&self.service, &mut call, &metadata, Role::Read).await?;
             let request = convert::read_request(&message)?;
             call.path(&request.path.to_string());
-            call.selection(&request.selection.to_string());
+            call.selection(&request.selection);
             read::read(&self.service, request).await
         };
         match begun.await {
@@ -179,12 +179,15 @@ async fn ingest(
     if !header.idempotency_key.is_empty()
         && let Some(published) = service.catalog.find_ingest(&header.idempotency_key).await?
     {
+        // Without a hash the bytes have to come before it is known whether they are the same.
         let content = published.content.clone().unwrap_or_default();
-        if !header.blake3.is_empty() && header.blake3 != content {
+        if header.blake3 == content {
+            return Ok(v1::IngestResponse { content, publication: Some(convert::publication(published)) });
+        }
+        if !header.blake3.is_empty() {
             let message = format!("the idempotency key {:?} was used for another file", header.idempotency_key);
             return Err(Error::new(Reason::UploadMismatch, message));
         }
-        return Ok(v1::IngestResponse { content, publication: Some(convert::publication(published)) });
     }
     let naming = convert::naming(&header.animal, &header.experiment)?;
     let header = UploadHeader {

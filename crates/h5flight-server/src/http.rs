@@ -60,7 +60,7 @@ async fn render(State(page): State<Page>) -> impl IntoResponse {
     let service = &page.service;
     metrics::cache_size("memory", service.memory.size().0);
     let free = service.read_memory.available_permits() as u64;
-    metrics::read_memory((u64::from(service.read_memory_units) - free) * MEMORY_UNIT_BYTES);
+    metrics::read_memory(u64::from(service.read_memory_units).saturating_sub(free) * MEMORY_UNIT_BYTES);
     page.metrics.run_upkeep();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page.metrics.render())
 }

@@ -6,6 +6,7 @@
 pub mod names;
 mod upload;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use h5flight_array::Reason;
@@ -46,30 +47,41 @@ pub async fn register(service: &Arc<Service>, at: &Located, wishes: &Wishes) -> 
     let source_name = at.relative.rsplit('/').next().unwrap_or_default().to_owned();
     let (file, before) = open(service, place.clone()).await?;
     let inspection = inspect(service, &file, before).await?;
-    let mut publication = publication(place, before, source_name, inspection, wishes);
-    if wishes.naming == Naming::default() {
-        keep_names(service, &mut publication).await?;
+    let publication = publication(place, before, source_name, inspection, wishes);
+    match already_named(service, &publication, wishes).await? {
+        Some(published) => Ok(published),
+        None => publish(service, publication).await,
     }
-    publish(service, publication).await
 }
 
-/// A file that somebody registered under names of their own keeps them when it is registered again without any: going
-/// over a folder must not undo what was said file by file.
-async fn keep_names(service: &Service, publication: &mut Publication) -> Result<()> {
-    let Some(known) = service.catalog.find_file(&publication.place).await? else { return Ok(()) };
-    let plain = |object: &NewObject| object.hdf5_path.trim_start_matches('/') == object.name;
-    let before = service.catalog.published(known.id).await?.experiments;
-    let [(animal, experiment)] = before.as_slice() else { return Ok(()) };
-    if !publication.objects.iter().all(plain) {
-        return Ok(());
+/// A file that is registered under other names than it gives itself is not moved by registering it again without names:
+/// unchanged, it is what it was; changed, somebody has to say whose data it is now.
+///
+/// # Errors
+/// `dataset_exists`, naming both.
+async fn already_named(service: &Service, publication: &Publication, wishes: &Wishes) -> Result<Option<Published>> {
+    if wishes.naming != Naming::default() || wishes.replace {
+        return Ok(None);
     }
-    for object in &mut publication.objects {
-        (object.animal, object.experiment) = (animal.clone(), experiment.clone());
+    let Some(known) = service.catalog.find_file(&publication.place).await? else { return Ok(None) };
+    let published = service.catalog.published(known.id).await?;
+    let named = publication.objects.iter().map(|object| (object.animal.clone(), object.experiment.clone()));
+    let named: BTreeSet<(String, String)> = named.collect();
+    if known.quarantined.is_some() || published.experiments.iter().any(|before| named.contains(before)) {
+        return Ok(None);
     }
-    for link in &mut publication.links {
-        (link.animal, link.experiment) = (animal.clone(), experiment.clone());
+    if known.fingerprint == publication.fingerprint {
+        return Ok(Some(published));
     }
-    Ok(())
+    let list = |names: &mut dyn Iterator<Item = &(String, String)>| {
+        names.map(|(animal, experiment)| format!("{animal}/{experiment}")).collect::<Vec<_>>().join(", ")
+    };
+    let (before, now) = (list(&mut published.experiments.iter()), list(&mut named.iter()));
+    let message = format!(
+        "{} has changed and is registered as {before}, but calls itself {now}: say which with --animal and --experiment, or move it with --replace",
+        publication.source_name
+    );
+    Err(Error::new(Reason::DatasetExists, message))
 }
 
 /// All HDF5 files at or below `path`.
@@ -110,8 +122,10 @@ async fn publish(service: &Arc<Service>, publication: Publication) -> Result<Pub
         service.versions.forget(animal, experiment);
     }
     service.memory.forget(&published.superseded);
-    if let Some(redis) = &service.redis {
-        redis.forget(&published.superseded).await;
+    if let Some(redis) = service.redis.clone() {
+        // Only to free room, so nobody waits for it: superseded keys are unreachable, and they expire.
+        let superseded = published.superseded.clone();
+        tokio::spawn(async move { redis.forget(&superseded).await });
     }
     Ok(published)
 }

@@ -30,7 +30,7 @@ use h5flight_array::selection::Selection;
 use h5flight_array::{Error as ArrayError, Reason};
 use h5flight_catalog::model::{DatasetPath, ResolvedVersion, VersionSelector};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::task::AbortOnDropHandle;
 
 use self::fetch::Fetcher;
@@ -186,7 +186,9 @@ async fn start(service: &Arc<Service>, planned: Planned, batch_bytes: u64) -> Re
     let stats = Arc::new(ReadStats::default());
     // What the stream itself holds: batches being assembled, waiting, and on the wire.
     let batches = (BATCHES_QUEUED_MAX + 2) as u64 * batch_bytes;
-    let reserved = reserve(service, planned.plan.bytes().unwrap_or(batches).min(batches)).await?;
+    let wanted = planned.plan.bytes().unwrap_or(batches).min(batches);
+    let reserved =
+        reserve(service, &service.batch_memory, units(service, wanted).min(service.read_memory_units / 3)).await?;
     let (sender, receiver) = mpsc::channel(BATCHES_QUEUED_MAX);
     let fetcher = Fetcher::new(service, &planned, files, Arc::clone(&stats))?;
     let mut encoder = encode::Encoder::new();
@@ -201,9 +203,8 @@ async fn start(service: &Arc<Service>, planned: Planned, batch_bytes: u64) -> Re
 }
 
 /// Waits for memory; a server that has none for too long is busy.
-async fn reserve(service: &Service, bytes: u64) -> Result<tokio::sync::OwnedSemaphorePermit> {
-    let units = units(service, bytes);
-    let waiting = Arc::clone(&service.read_memory).acquire_many_owned(units);
+async fn reserve(service: &Service, memory: &Arc<Semaphore>, units: u32) -> Result<OwnedSemaphorePermit> {
+    let waiting = Arc::clone(memory).acquire_many_owned(units);
     let timeout = Duration::from_millis(service.config.admission_timeout_ms);
     match tokio::time::timeout(timeout, waiting).await {
         Ok(permit) => Ok(permit.expect("the semaphore is never closed")),

@@ -5,6 +5,8 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -93,10 +95,7 @@ impl Listeners {
         let unix = match &config.unix_socket {
             None => None,
             Some(path) => {
-                // A socket left by a server that was killed is in the way; one that is served answers a connection.
-                if std::os::unix::net::UnixStream::connect(path).is_err() && path.exists() {
-                    let _ = std::fs::remove_file(path);
-                }
+                remove_dead_socket(path);
                 let bound = UnixListener::bind(path);
                 let sentence = |error: std::io::Error| {
                     StartError::because(format!("cannot listen on the socket {}: {error}", path.display()), error)
@@ -115,6 +114,15 @@ impl Listeners {
     /// Where health and metrics are served.
     pub fn http_address(&self) -> SocketAddr {
         self.http.local_addr().expect("a bound socket has an address")
+    }
+}
+
+/// Removes a socket that a killed server left behind: only a socket, and only one that nobody listens on.
+fn remove_dead_socket(path: &Path) {
+    let is_socket = path.symlink_metadata().is_ok_and(|found| found.file_type().is_socket());
+    let refused = |error: std::io::Error| error.kind() == std::io::ErrorKind::ConnectionRefused;
+    if is_socket && std::os::unix::net::UnixStream::connect(path).is_err_and(refused) {
+        let _ = std::fs::remove_file(path);
     }
 }
 
@@ -264,7 +272,8 @@ async fn build(
     let program = Service::worker_program();
     let program = program.map_err(|error| StartError::because("this program's own file cannot be found", error))?;
     // Three quarters of the memory keep blocks, one quarter is for reads under way.
-    let read_memory_units = u32::try_from(config.memory_bytes / 4 / MEMORY_UNIT_BYTES).unwrap_or(u32::MAX).max(1);
+    let units = u32::try_from(config.memory_bytes / 4 / MEMORY_UNIT_BYTES).unwrap_or(u32::MAX);
+    let (batch_memory_units, read_memory_units) = ((units / 4).max(1), (units / 4 * 3).max(3));
     tracing::info!(
         catalog = catalog.backend(),
         redis = redis.is_some(),
@@ -282,6 +291,7 @@ async fn build(
         redis,
         auth: Auth::new(Arc::clone(&catalog), config.insecure_anonymous),
         log,
+        batch_memory: Arc::new(Semaphore::new(batch_memory_units as usize)),
         read_memory: Arc::new(Semaphore::new(read_memory_units as usize)),
         read_memory_units,
         ticket_key,

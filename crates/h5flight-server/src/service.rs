@@ -42,9 +42,12 @@ pub struct Service {
     pub auth: Auth,
     /// Where calls are reported.
     pub log: AccessLog,
-    /// Memory for reads under way, in units of [`MEMORY_UNIT_BYTES`].
+    /// Memory for batches on their way to clients, in units of [`MEMORY_UNIT_BYTES`]. Apart from that for blocks: a
+    /// read that holds the one and waits for the other would otherwise wait for itself.
+    pub batch_memory: Arc<Semaphore>,
+    /// Memory for blocks that reads under way hold, in the same units.
     pub read_memory: Arc<Semaphore>,
-    /// How many units there are in all.
+    /// How many units there are for blocks; for batches there are a third as many.
     pub read_memory_units: u32,
     /// Key of tickets, shared by all servers of the catalogue.
     pub ticket_key: [u8; 32],

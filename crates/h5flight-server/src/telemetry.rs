@@ -75,8 +75,12 @@ impl Call {
     }
 
     /// For which part.
-    pub fn selection(&mut self, text: &str) {
-        self.entry_mut().selection = cut(text, SELECTION_BYTES_MAX);
+    pub fn selection(&mut self, selection: &impl std::fmt::Display) {
+        use std::fmt::Write;
+        let mut text = Cut(String::new());
+        // An error only says that the text is long enough.
+        let _ = write!(text, "{selection}");
+        self.entry_mut().selection = text.0;
     }
 
     /// What was sent so far, and where it came from.
@@ -157,11 +161,19 @@ async fn write(catalog: Arc<dyn Catalog>, mut queued: mpsc::Receiver<AccessEntry
     }
 }
 
-/// The text, cut at a character boundary with an ellipsis.
-fn cut(text: &str, bytes_max: usize) -> String {
-    if text.len() <= bytes_max {
-        return text.to_owned();
+/// Takes text up to [`SELECTION_BYTES_MAX`], then an ellipsis, then nothing: a long list is not even written out.
+struct Cut(String);
+
+impl std::fmt::Write for Cut {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        let room = SELECTION_BYTES_MAX.saturating_sub(self.0.len());
+        if text.len() <= room {
+            self.0.push_str(text);
+            return Ok(());
+        }
+        let end = (0..=room).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        self.0.push_str(&text[..end]);
+        self.0.push('…');
+        Err(std::fmt::Error)
     }
-    let end = (0..=bytes_max).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-    format!("{}…", &text[..end])
 }

@@ -31,6 +31,11 @@ use crate::metrics;
 /// What one inspection may send in all, in bytes: 1 M objects with small attributes, or 50 M chunks.
 const REPORT_BYTES_MAX: u64 = 1 << 30;
 
+/// What one object, link or run takes in memory beside its data, in bytes.
+const REPORT_ENTRY_BYTES: u64 = 512;
+/// How long a killed worker may take to end before nobody waits for it any more.
+const REAP_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Starts workers.
 pub struct Workers {
     program: PathBuf,
@@ -96,7 +101,8 @@ impl Workers {
         let mut found = Inspection::default();
         let mut report_bytes = 0u64;
         self.converse(file, &request, self.inspect_timeout, |frame| {
-            report_bytes += frame.data.len() as u64;
+            // An object or a link takes its text and about this much beside it.
+            report_bytes += frame.data.len() as u64 + REPORT_ENTRY_BYTES;
             if report_bytes > REPORT_BYTES_MAX {
                 let message = format!("the index of the file takes more than {REPORT_BYTES_MAX} bytes");
                 return Err(ArrayError::new(Reason::FileTooComplex, message));
@@ -146,7 +152,7 @@ impl Workers {
         timeout: Duration,
         take: impl FnMut(Frame) -> Result<(), ArrayError>,
     ) -> Result<()> {
-        let permit = self.permits.acquire().await.expect("the semaphore is never closed");
+        let permit = Arc::clone(&self.permits).acquire_owned().await.expect("the semaphore is never closed");
         let started = std::time::Instant::now();
         let mut child = self.spawn(file)?;
         let talk = talk(&mut child, request, take);
@@ -159,7 +165,16 @@ impl Workers {
         };
         // After Done the child has nothing left to do; before it, it is of no use any more. Either way it goes.
         let _ = child.start_kill();
-        let status = child.wait().await;
+        let status = match tokio::time::timeout(REAP_TIMEOUT, child.wait()).await {
+            Ok(status) => status,
+            // A process that hangs in the kernel (a dead mount) ends when it can; its place stays taken until then.
+            Err(_) => {
+                tokio::spawn(async move { (child.wait().await, permit) });
+                return Err(outcome
+                    .err()
+                    .map_or_else(|| Error::new(Reason::Io, "the worker does not end"), Into::into));
+            }
+        };
         metrics::worker_run(outcome.is_ok(), started.elapsed());
         drop(permit);
         outcome.map_err(|error| match status {

@@ -108,7 +108,8 @@ impl Upload {
     /// Makes the upload durable and visible.
     ///
     /// # Errors
-    /// `upload_mismatch`; those of inspecting and publishing. Nothing is left behind then.
+    /// `upload_mismatch`; those of inspecting, and then nothing is left behind; those of publishing, and then the bytes
+    /// stay at their address, where a repeated upload finds them.
     pub async fn finish(mut self) -> Result<Uploaded> {
         let temporary = self.temporary.take().expect("an upload that failed is not continued");
         let content = temporary.hasher.finalize().to_hex().to_string();
@@ -151,11 +152,14 @@ fn sync(temporary: Temporary) -> Result<Temporary> {
     Ok(temporary)
 }
 
-/// Moves the temporary file to its address. A file that is there already has the same bytes and is kept.
+/// Moves the temporary file to its address. A file that is there already has the same bytes: either may stay.
 fn keep(temporary: Temporary, path: &Path) -> Result<()> {
     let moved = temporary.file.persist(path);
     moved.map_err(|error| files::disk_error("keeping an upload", error.error))?;
-    let folder = path.parent().expect("a managed path has a folder");
-    let synced = File::open(folder).and_then(|folder| folder.sync_all());
-    synced.map_err(|error| files::disk_error("making an upload durable", error))
+    // The folder of the file, and the one above it: the folder itself may be new.
+    for folder in path.ancestors().skip(1).take(2) {
+        let synced = File::open(folder).and_then(|folder| folder.sync_all());
+        synced.map_err(|error| files::disk_error("making an upload durable", error))?;
+    }
+    Ok(())
 }

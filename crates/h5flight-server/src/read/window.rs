@@ -117,7 +117,7 @@ impl Window {
             }
             let bytes = wanted.iter().map(Fetcher::reserved_bytes).sum();
             let reserved = if self.next <= at {
-                Some(reserve(&self.service, bytes).await?)
+                Some(reserve(&self.service, &self.service.read_memory, units(&self.service, bytes)).await?)
             } else if bytes > 0 {
                 if self.ahead_bytes + bytes > AHEAD_BYTES {
                     return Ok(());
@@ -160,7 +160,8 @@ impl Window {
         for id in blocks {
             let Some(uses) = self.asked.get_mut(id) else { continue };
             *uses -= 1;
-            if *uses == 0 && self.plan.last_use(*id) <= at {
+            // A list that jumps may want a block again much later: it is kept only while there is room.
+            if *uses == 0 && (self.plan.last_use(*id) <= at || self.ahead_bytes > AHEAD_BYTES) {
                 self.asked.remove(id);
                 let held = self.held.remove(id);
                 self.ahead_bytes = self.ahead_bytes.saturating_sub(held.map_or(0, |held| held.bytes));
