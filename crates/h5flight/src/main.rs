@@ -12,6 +12,11 @@ mod quantity;
 mod settings;
 mod table;
 
+/// Batches and chunks are buffers of megabytes that come and go: the system's allocator maps and unmaps each of them, page
+/// fault by page fault, which cost more than copying them.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> std::process::ExitCode {
     cli::run(std::env::args_os())
 }
