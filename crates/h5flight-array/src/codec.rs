@@ -1,12 +1,13 @@
 //! One stored chunk becomes its declared bytes.
 //!
 //! A [`Pipeline`] is made once per array; [`Pipeline::decode`] undoes its filters in reverse order, leaving out those
-//! that the chunk's mask says were skipped. What this server decodes itself: deflate, shuffle, fletcher32 and LZF.
-//! Everything else is left to the worker's libhdf5, or refused by name.
+//! that the chunk's mask says were skipped. What is not in [`KNOWN`] is left to the worker's libhdf5, or refused by name.
 //!
 //! Invariants: the output has exactly the declared size, or the chunk is an error; nothing is allocated beyond that
-//! size (and four bytes for each checksum inside); damaged input never panics. No I/O happens here, and no element is
+//! size and [`Stages::bytes_between_max`]; damaged input never panics. No I/O happens here, and no element is
 //! interpreted: byte order and types are the business of [`crate::batch`].
+//!
+//! A new filter is a file below `codec/` with a `Known`, and a line in [`KNOWN`]; docs/support.md then has a row for it.
 //!
 //! ```
 //! use h5flight_array::codec::{Pipeline, Scratch, shuffle};
@@ -23,6 +24,9 @@ pub mod deflate;
 pub mod fletcher32;
 pub mod lzf;
 pub mod shuffle;
+
+use std::fmt::Debug;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use libdeflater::Decompressor;
@@ -45,60 +49,136 @@ const FILTERS_MAX: usize = 32;
 const SPARE_MAX: usize = 2;
 /// Larger buffers are freed after use, so that an idle thread holds at most twice this. neuroconv's chunks are 10 MB.
 const SPARE_BYTES_MAX: usize = 16 << 20;
+/// What a compressing stage may add to a chunk that it cannot shrink, besides a sixteenth of it: headers and tables.
+const EXPANSION_BYTES_MAX: usize = 4 << 10;
+
+/// All filters that are decoded here, without libhdf5: the only list of them.
+static KNOWN: [&Known; 4] = [&deflate::FILTER, &shuffle::FILTER, &fletcher32::FILTER, &lzf::FILTER];
+
+/// A filter that is decoded here.
+pub(crate) struct Known {
+    /// The registered number.
+    pub(crate) id: u32,
+    /// The registered name.
+    pub(crate) name: &'static str,
+    /// Makes the decoder of one array from the file's parameters, each of them checked.
+    pub(crate) stage: fn(&Filter, &ChunkFacts) -> Result<Stage>,
+}
+
+/// What a decoder may know of the chunks besides the filter's own parameters.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ChunkFacts {
+    /// Bytes of one element.
+    pub(crate) element_bytes: u64,
+    /// Decoded bytes of a chunk.
+    #[expect(dead_code, reason = "decoders that trust no parameter compare with it")]
+    pub(crate) chunk_bytes: usize,
+}
+
+/// How one filter of a pipeline is undone.
+#[derive(Clone, Debug)]
+pub(crate) enum Stage {
+    /// Changes nothing (shuffling single bytes).
+    Keeps,
+    /// Checks the bytes and returns how many of them, from the first on, are the chunk's. It added
+    /// [`fletcher32::CHECKSUM_BYTES`].
+    Checksum(fn(&[u8]) -> Result<usize>),
+    /// Writes as many bytes as it reads.
+    Rearranges(Arc<dyn Decode>),
+    /// The stored size says nothing of the decoded size.
+    Compresses(Arc<dyn Decode>),
+}
+
+/// Undoes a filter that wrote new bytes.
+pub(crate) trait Decode: Debug + Send + Sync {
+    /// Decodes all of `stored` into the first bytes of `out` and returns how many these are: every one of them written.
+    ///
+    /// # Errors
+    /// `chunk_size_mismatch` where `out` is too small, `malformed_file` where `stored` is damaged.
+    fn decode(&self, stored: &[u8], out: &mut [u8], scratch: &mut Scratch) -> Result<usize>;
+}
+
+/// Numbers and names of all filters that are decoded here.
+pub fn known() -> impl Iterator<Item = (u32, &'static str)> {
+    KNOWN.iter().map(|known| (known.id, known.name))
+}
 
 /// Whether this filter is decoded here, without libhdf5.
 pub fn supported(filter_id: u32) -> bool {
-    matches!(filter_id, DEFLATE | SHUFFLE | FLETCHER32 | LZF)
+    find(filter_id).is_some()
+}
+
+fn find(filter_id: u32) -> Option<&'static Known> {
+    KNOWN.iter().copied().find(|known| known.id == filter_id)
+}
+
+/// Undoes one filter where nothing tells the decoded size: for libhdf5, which calls its filters so.
+///
+/// # Errors
+/// As [`Pipeline::new`] and [`Pipeline::decode`]; `chunk_size_mismatch` beyond `bytes_max`.
+pub fn decode_unsized(filter: &Filter, element_bytes: u64, stored: &[u8], bytes_max: usize) -> Result<Vec<u8>> {
+    /// Room for the first attempt, by stored byte: most data is not smaller than a quarter when compressed.
+    const FIRST_FACTOR: usize = 8;
+    let stage = Stage::new(filter, &ChunkFacts { element_bytes, chunk_bytes: bytes_max })?;
+    let decoder = match &stage {
+        Stage::Keeps => return Ok(stored.to_vec()),
+        Stage::Checksum(check) => return Ok(stored[..check(stored)?].to_vec()),
+        Stage::Rearranges(decoder) | Stage::Compresses(decoder) => decoder,
+    };
+    let mut room = match stage {
+        Stage::Rearranges(_) => stored.len(),
+        _ => stored.len().saturating_mul(FIRST_FACTOR).clamp(64 << 10, bytes_max.max(64 << 10)),
+    };
+    let mut scratch = Scratch::default();
+    loop {
+        let mut out = vec![0; room];
+        match decoder.decode(stored, &mut out, &mut scratch) {
+            Ok(bytes) => {
+                out.truncate(bytes);
+                return Ok(out);
+            }
+            Err(error) if error.reason == Reason::ChunkSizeMismatch && room < bytes_max => {
+                room = room.saturating_mul(4).min(bytes_max);
+            }
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// How the chunks of one array are decoded. Cheap to clone, shared freely between threads.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Pipeline {
     /// In the order in which they were applied when writing.
     stages: Vec<Stage>,
     chunk_bytes: usize,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    Deflate,
-    Shuffle { element_bytes: usize },
-    Fletcher32,
-    Lzf,
+impl Stage {
+    fn new(filter: &Filter, chunk: &ChunkFacts) -> Result<Self> {
+        let known = find(filter.id).ok_or_else(|| unsupported(filter))?;
+        (known.stage)(filter, chunk)
+    }
+
+    /// The decoder of a stage that writes new bytes, rather than cutting some off or leaving all as they are.
+    fn decoder(&self) -> Option<&dyn Decode> {
+        match self {
+            Self::Keeps | Self::Checksum(_) => None,
+            Self::Rearranges(decoder) | Self::Compresses(decoder) => Some(&**decoder),
+        }
+    }
 }
 
-impl Stage {
-    fn new(filter: &Filter, element_bytes: u64) -> Result<Self> {
-        match filter.id {
-            DEFLATE => Ok(Self::Deflate),
-            FLETCHER32 => Ok(Self::Fletcher32),
-            LZF => Ok(Self::Lzf),
-            SHUFFLE => {
-                // libhdf5 always writes the element size as the only parameter; the type has it too.
-                let declared = filter.params.first().map_or(element_bytes, |bytes| u64::from(*bytes));
-                match usize::try_from(declared) {
-                    Ok(element_bytes @ 1..) => Ok(Self::Shuffle { element_bytes }),
-                    _ => Err(Error::new(Reason::MalformedFile, format!("shuffle of elements of {declared} bytes"))),
-                }
-            }
-            _ => Err(unsupported(filter)),
-        }
-    }
+/// How many bytes a stage has to decode to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Size {
+    Exactly(usize),
+    AtMost(usize),
+}
 
-    /// Whether the stored size says nothing of the decoded size.
-    fn compresses(self) -> bool {
+impl Size {
+    fn room(self) -> usize {
         match self {
-            Self::Deflate | Self::Lzf => true,
-            Self::Shuffle { .. } | Self::Fletcher32 => false,
-        }
-    }
-
-    /// Whether undoing it writes new bytes, rather than cutting some off or leaving all as they are.
-    fn rewrites(self) -> bool {
-        match self {
-            Self::Deflate | Self::Lzf => true,
-            Self::Shuffle { element_bytes } => element_bytes > 1,
-            Self::Fletcher32 => false,
+            Self::Exactly(bytes) | Self::AtMost(bytes) => bytes,
         }
     }
 }
@@ -107,25 +187,17 @@ impl Pipeline {
     /// The pipeline of an array whose chunks have `chunk_bytes` decoded bytes, a number the caller has bounded.
     ///
     /// # Errors
-    /// `unsupported_filter` naming the filter, also where two stages compress: then the size between them is written
-    /// nowhere, and nothing would bound it. `malformed_file` where the pipeline is none.
+    /// `unsupported_filter` naming the filter; `malformed_file` where the pipeline is none.
     pub fn new(filters: &[Filter], element_bytes: u64, chunk_bytes: usize) -> Result<Self> {
         let malformed = |what: String| Error::new(Reason::MalformedFile, what);
         if filters.len() > FILTERS_MAX {
             return Err(malformed(format!("{} filters, the most is {FILTERS_MAX}", filters.len())));
         }
-        if chunk_bytes.checked_add(FILTERS_MAX * fletcher32::CHECKSUM_BYTES).is_none() {
+        if bytes_between_max(chunk_bytes).is_none() {
             return Err(malformed(format!("chunk of {chunk_bytes} bytes")));
         }
-        let stages: Vec<_> = filters.iter().map(|filter| Stage::new(filter, element_bytes)).collect::<Result<_>>()?;
-        let compressing = stages.iter().filter(|stage| stage.compresses()).count();
-        if compressing > 1 {
-            let ids: Vec<_> = filters.iter().map(|filter| filter.id).collect();
-            return Err(Error::new(
-                Reason::UnsupportedFilter,
-                format!("filters {ids:?} compress {compressing} times, at most once is served"),
-            ));
-        }
+        let facts = ChunkFacts { element_bytes, chunk_bytes };
+        let stages = filters.iter().map(|filter| Stage::new(filter, &facts)).collect::<Result<_>>()?;
         Ok(Self { stages, chunk_bytes })
     }
 
@@ -147,20 +219,27 @@ impl Pipeline {
     /// # Errors
     /// `chunk_size_mismatch` where the decoded size is not the declared one, `checksum`, `malformed_file`.
     pub fn decode(&self, stored: Bytes, mask: u32, scratch: &mut Scratch) -> Result<Bytes> {
-        let last = self.active(mask).filter(|(_, stage)| stage.rewrites()).map(|(at, _)| at).next();
+        let last = self.active(mask).find(|(_, stage)| stage.decoder().is_some()).map(|(at, _)| at);
         let mut data = Data::Stored(stored);
         for (at, stage) in self.active(mask).rev() {
-            if stage == Stage::Fletcher32 {
-                let bytes = fletcher32::verify(data.as_slice())?;
+            if let Stage::Checksum(check) = stage {
+                let bytes = check(data.as_slice())?;
                 data.truncate(bytes);
-            } else if stage.rewrites() {
-                let bytes = self.bytes_before(at, mask).unwrap_or(data.as_slice().len());
-                // The last rewriting stage writes what leaves: its buffer is new and of that size. The others are kept.
-                let target = if last == Some(at) { vec![0; bytes] } else { scratch.take(bytes) };
-                let written = scratch.rewrite(stage, data.as_slice(), target)?;
-                if let Data::Rewritten(done) = std::mem::replace(&mut data, Data::Rewritten(written)) {
-                    scratch.put_back(done);
-                }
+            }
+            let Some(decoder) = stage.decoder() else { continue };
+            let size = match stage {
+                Stage::Rearranges(_) => Size::Exactly(data.as_slice().len()),
+                _ => self.size_before(at, mask),
+            };
+            // The last stage writes what leaves: its buffer is new and of that size. The others are kept.
+            let mut out = if last == Some(at) { vec![0; size.room()] } else { scratch.take(size.room()) };
+            let bytes = decoder.decode(data.as_slice(), &mut out, scratch)?;
+            match size {
+                Size::Exactly(declared) if declared != bytes => return Err(size_mismatch("chunk", bytes, declared)),
+                Size::Exactly(_) | Size::AtMost(_) => out.truncate(bytes),
+            }
+            if let Data::Rewritten(done) = std::mem::replace(&mut data, Data::Rewritten(out)) {
+                scratch.put_back(done);
             }
         }
         let bytes = data.as_slice().len();
@@ -171,23 +250,31 @@ impl Pipeline {
     }
 
     /// The stages that were applied to a chunk with this mask, in order of writing.
-    fn active(&self, mask: u32) -> impl DoubleEndedIterator<Item = (usize, Stage)> + '_ {
-        self.stages.iter().copied().enumerate().filter(move |(at, _)| mask & (1 << at) == 0)
+    fn active(&self, mask: u32) -> impl DoubleEndedIterator<Item = (usize, &Stage)> + '_ {
+        self.stages.iter().enumerate().filter(move |(at, _)| mask & (1 << at) == 0)
     }
 
     /// Bytes of a valid chunk before stage `at` was applied: only the checksums before it have added to the declared
-    /// ones. `None` where a stage before it compresses, so that `at` can only have kept the size of what it got.
-    fn bytes_before(&self, at: usize, mask: u32) -> Option<usize> {
+    /// ones. Where a stage before it compresses, that size is written nowhere; it is bounded all the same.
+    fn size_before(&self, at: usize, mask: u32) -> Size {
         let mut bytes = self.chunk_bytes;
         for (_, stage) in self.active(mask).take_while(|(before, _)| *before < at) {
             match stage {
-                Stage::Deflate | Stage::Lzf => return None,
-                Stage::Fletcher32 => bytes += fletcher32::CHECKSUM_BYTES,
-                Stage::Shuffle { .. } => {}
+                Stage::Compresses(_) => {
+                    return Size::AtMost(bytes_between_max(self.chunk_bytes).unwrap_or(self.chunk_bytes));
+                }
+                Stage::Checksum(_) => bytes += fletcher32::CHECKSUM_BYTES,
+                Stage::Keeps | Stage::Rearranges(_) => {}
             }
         }
-        Some(bytes)
+        Size::Exactly(bytes)
     }
+}
+
+/// The most bytes a chunk can have between two stages; `None` where that is no number.
+fn bytes_between_max(chunk_bytes: usize) -> Option<usize> {
+    let checksums = FILTERS_MAX * fletcher32::CHECKSUM_BYTES;
+    chunk_bytes.checked_add(chunk_bytes / 16)?.checked_add(EXPANSION_BYTES_MAX + checksums)
 }
 
 /// What decoding needs besides the pipeline, kept for the next chunk: one for each blocking thread.
@@ -195,44 +282,29 @@ impl Pipeline {
 /// Holds one decompressor and up to two intermediate buffers, each of at most 16 MiB while idle.
 #[derive(Default)]
 pub struct Scratch {
-    decompressor: Decompressor,
+    pub(crate) decompressor: Decompressor,
     spare: Vec<Vec<u8>>,
 }
 
-impl std::fmt::Debug for Scratch {
+impl Debug for Scratch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Scratch").field("spare_bytes", &self.spare.iter().map(Vec::capacity).sum::<usize>()).finish()
     }
 }
 
 impl Scratch {
-    /// A buffer of `bytes`, with anything in it: whoever takes it writes all of it.
-    fn take(&mut self, bytes: usize) -> Vec<u8> {
+    /// A buffer of `bytes`, with anything in it: whoever takes it writes all of it, or truncates to what was written.
+    pub(crate) fn take(&mut self, bytes: usize) -> Vec<u8> {
         let mut buffer = self.spare.pop().unwrap_or_default();
         buffer.resize(bytes, 0);
         buffer
     }
 
-    fn put_back(&mut self, buffer: Vec<u8>) {
+    /// Keeps a buffer for the next [`Scratch::take`].
+    pub(crate) fn put_back(&mut self, buffer: Vec<u8>) {
         if self.spare.len() < SPARE_MAX && buffer.capacity() <= SPARE_BYTES_MAX {
             self.spare.push(buffer);
         }
-    }
-
-    /// Undoes a rewriting stage: `target` comes back with every byte written, or not at all.
-    fn rewrite(&mut self, stage: Stage, source: &[u8], mut target: Vec<u8>) -> Result<Vec<u8>> {
-        match stage {
-            Stage::Deflate => deflate::inflate(&mut self.decompressor, source, &mut target)?,
-            Stage::Lzf => lzf::decompress(source, &mut target)?,
-            Stage::Shuffle { element_bytes } => {
-                if source.len() != target.len() {
-                    return Err(size_mismatch("shuffled chunk", source.len(), target.len()));
-                }
-                shuffle::unshuffle(source, element_bytes, &mut target);
-            }
-            Stage::Fletcher32 => unreachable!("a checksum is cut off, not rewritten"),
-        }
-        Ok(target)
     }
 }
 
@@ -265,8 +337,20 @@ impl Data {
     }
 }
 
-fn size_mismatch(what: &str, bytes: usize, declared_bytes: usize) -> Error {
+/// `what` has another size than it should.
+pub(crate) fn size_mismatch(what: &str, bytes: usize, declared_bytes: usize) -> Error {
     Error::new(Reason::ChunkSizeMismatch, format!("{what} of {bytes} bytes where {declared_bytes} are declared"))
+}
+
+/// `filter`'s stream does not fit into the bytes that are declared.
+pub(crate) fn too_long(filter: &str, stored: &[u8], declared_bytes: usize) -> Error {
+    let message = format!("{filter} stream of {} bytes decodes to more than {declared_bytes} bytes", stored.len());
+    Error::new(Reason::ChunkSizeMismatch, message)
+}
+
+/// `filter`'s stream is not one: `how` says in what.
+pub(crate) fn damaged(filter: &str, stored: &[u8], how: impl std::fmt::Display) -> Error {
+    Error::new(Reason::MalformedFile, format!("{filter} stream of {} bytes is damaged: {how}", stored.len()))
 }
 
 /// Refuses a filter by number and name: the registered one, else what the file calls it.

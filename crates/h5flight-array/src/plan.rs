@@ -7,7 +7,7 @@
 //! | array | its blocks |
 //! |---|---|
 //! | small, delivered with the catalogue | one: the whole array |
-//! | chunked, fixed-size elements, filters of [`natively_decoded`] | HDF5 chunks of the declared shape |
+//! | chunked, fixed-size elements, filters that [`crate::codec`] knows | HDF5 chunks of the declared shape |
 //! | chunked, otherwise | HDF5 chunks cut at the array's edge, read by the worker |
 //! | contiguous, fixed-size elements | made for each batch from byte ranges of the file, not cached |
 //! | otherwise | boxes of whole rows of about 1 MiB, read by the worker |
@@ -36,17 +36,11 @@ use self::axis::{Cover, Pick};
 use self::extent::{Blocks, ExtentPlan, Grid, Wanted, refuse_unreadable};
 use self::rows::{BATCH_ROWS_MAX, BatchLimits, Batching, Part, Place, RowMap};
 use crate::batch::schema::{Output, OutputRequest};
-use crate::codec;
 use crate::error::{Error, Reason, Result};
 use crate::index::{ChunkIndex, ChunkPointer};
 use crate::inspect::Hyperslab;
 use crate::meta::{ArrayMeta, ElementType, Space, product};
 use crate::selection::{AxisSelection, Resolved};
-
-/// True for the filters that codec/ decodes: deflate, shuffle, fletcher32, LZF. The worker reads all other chunks.
-pub fn natively_decoded(filter_id: u32) -> bool {
-    codec::supported(filter_id)
-}
 
 /// How a result is laid out in Arrow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

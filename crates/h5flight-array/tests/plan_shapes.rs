@@ -3,11 +3,10 @@
 use std::collections::BTreeSet;
 
 use h5flight_array::Reason;
+use h5flight_array::codec;
 use h5flight_array::index::{ChunkIndex, ChunkPointer};
 use h5flight_array::meta::{ArrayMeta, ByteOrder, ElementType, Filter, Space, Storage, Text};
-use h5flight_array::plan::{
-    BlockId, BlockSource, ByteRange, ExtentView, Layout, Plan, PlanOptions, natively_decoded, total_shape,
-};
+use h5flight_array::plan::{BlockId, BlockSource, ByteRange, ExtentView, Layout, Plan, PlanOptions, total_shape};
 use h5flight_array::selection::Selection;
 
 const U16: ElementType = ElementType::Integer { bytes: 2, signed: false, order: ByteOrder::Little };
@@ -132,7 +131,7 @@ fn stored_absent_and_foreign_chunks_have_their_sources() {
     assert_eq!(source(&meta, 1).0, BlockSource::Fill);
     let unknown = plan(&meta, "").block(BlockId { extent: 0, number: 4 }, &index).unwrap_err();
     assert_eq!(unknown.reason, Reason::Internal);
-    assert_eq!([1, 2, 3, 32_000, 4, 307].map(natively_decoded), [true, true, true, true, false, false]);
+    assert_eq!([1, 2, 3, 32_000, 4, 307].map(codec::supported), [true, true, true, true, false, false]);
 }
 
 #[test]

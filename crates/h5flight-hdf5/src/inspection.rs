@@ -4,6 +4,7 @@ use std::ffi::CStr;
 use std::io::Write;
 
 use bytes::Bytes;
+use h5flight_array::codec;
 use h5flight_array::index::ChunkIndex;
 use h5flight_array::inspect::{
     FileFacts, Frame, INLINE_BYTES_MAX, InspectLimits, Message, NwbFacts, Object, ObjectKind,
@@ -25,8 +26,6 @@ use crate::text;
 use crate::walk::{self, Found, Survey};
 use crate::worker::{library_version, send};
 
-/// Filters that the server's own decoders undo: deflate, shuffle, fletcher32, LZF.
-const DECODED_BY_SERVER: [u32; 4] = [1, 2, 3, 32_000];
 /// Bytes in memory of one array whose strings are looked at. A larger one is taken at its word: Utf8.
 const TEXT_BYTES_MAX: u64 = 64 << 20;
 /// The same for all arrays of the file together: a second or so of reading.
@@ -255,7 +254,7 @@ impl Inspector<'_> {
         let needs_worker = meta.storage == Storage::Compact
             || meta.converted
             || meta.element.fixed_bytes().is_none()
-            || meta.filters.iter().any(|filter| !DECODED_BY_SERVER.contains(&filter.id));
+            || meta.filters.iter().any(|filter| !codec::supported(filter.id));
         let packed_bytes_min = match meta.element.fixed_bytes() {
             Some(bytes) => bytes,
             None => layout.packed_bytes_min(),

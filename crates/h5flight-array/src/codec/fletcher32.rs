@@ -4,7 +4,11 @@
 //! little-endian. libhdf5 before 1.6.3 stored it with the two bytes of either half swapped when it ran on a
 //! little-endian machine; such files are still read.
 
+use super::{FLETCHER32, Known, Stage};
 use crate::error::{Error, Reason, Result};
+
+pub(super) static FILTER: Known =
+    Known { id: FLETCHER32, name: "fletcher32", stage: |_, _| Ok(Stage::Checksum(verify)) };
 
 /// What the filter adds to a chunk.
 pub const CHECKSUM_BYTES: usize = 4;

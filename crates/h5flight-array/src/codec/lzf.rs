@@ -5,7 +5,21 @@
 //! - else a copy of earlier output: its length less 2 is the top three bits of `c`, plus the next byte where these are
 //!   all set; its distance less 1 is the low five bits of `c`, then one more byte.
 
-use crate::error::{Error, Reason, Result};
+use std::sync::Arc;
+
+use super::{Decode, Known, LZF, Scratch, Stage, damaged, too_long};
+use crate::error::Result;
+
+pub(super) static FILTER: Known = Known { id: LZF, name: "lzf", stage: |_, _| Ok(Stage::Compresses(Arc::new(Lzf))) };
+
+#[derive(Debug)]
+struct Lzf;
+
+impl Decode for Lzf {
+    fn decode(&self, stored: &[u8], out: &mut [u8], _: &mut Scratch) -> Result<usize> {
+        decompress(stored, out)
+    }
+}
 
 /// First bytes below this start literals, all others a copy.
 const COPY_FROM: u8 = 32;
@@ -17,17 +31,13 @@ const COPY_BYTES: usize = 16;
 /// The length field that is continued in the next byte.
 const LONG_COPY: usize = 7;
 
-/// Decodes `stored` into all of `out`. Copies read only what was written before.
+/// Decodes `stored` into the first bytes of `out`, and returns how many. Copies read only what was written before.
 ///
 /// # Errors
-/// `chunk_size_mismatch` where the stream is shorter or longer than `out`, `malformed_file` where it is damaged.
-pub fn decompress(stored: &[u8], out: &mut [u8]) -> Result<()> {
+/// `chunk_size_mismatch` where the stream is longer than `out`, `malformed_file` where it is damaged.
+pub fn decompress(stored: &[u8], out: &mut [u8]) -> Result<usize> {
     let declared_bytes = out.len();
-    let mismatch = |how: &str| {
-        let message = format!("lzf stream of {} bytes decodes to {how} {declared_bytes} bytes", stored.len());
-        Error::new(Reason::ChunkSizeMismatch, message)
-    };
-    let cut = || Error::new(Reason::MalformedFile, format!("lzf stream of {} bytes ends too early", stored.len()));
+    let cut = || damaged("lzf", stored, "it ends too early");
     let (mut input, mut at) = (stored, 0);
     while let Some((control, rest)) = input.split_first() {
         input = rest;
@@ -35,7 +45,7 @@ pub fn decompress(stored: &[u8], out: &mut [u8]) -> Result<()> {
             let length = usize::from(*control) + 1;
             let (literals, rest) = input.split_at_checked(length).ok_or_else(cut)?;
             if length > declared_bytes - at {
-                return Err(mismatch("more than the declared"));
+                return Err(too_long("lzf", stored, declared_bytes));
             }
             match (input.first_chunk::<LITERALS_MAX>(), out[at..].first_chunk_mut::<LITERALS_MAX>()) {
                 (Some(literals), Some(out)) => *out = *literals,
@@ -53,16 +63,15 @@ pub fn decompress(stored: &[u8], out: &mut [u8]) -> Result<()> {
         let low = take_byte(&mut input).ok_or_else(cut)?;
         let distance = (usize::from(*control & 31) << 8 | usize::from(low)) + 1;
         let Some(start) = at.checked_sub(distance) else {
-            let message = format!("lzf stream copies from {distance} bytes before byte {at} of its output");
-            return Err(Error::new(Reason::MalformedFile, message));
+            return Err(damaged("lzf", stored, format!("a copy from {distance} bytes before byte {at} of its output")));
         };
         if length > declared_bytes - at {
-            return Err(mismatch("more than the declared"));
+            return Err(too_long("lzf", stored, declared_bytes));
         }
         copy_within(out, start, at, length);
         at += length;
     }
-    if at == declared_bytes { Ok(()) } else { Err(mismatch(&format!("{at} of the declared"))) }
+    Ok(at)
 }
 
 fn take_byte(input: &mut &[u8]) -> Option<u8> {
@@ -95,13 +104,14 @@ fn copy_within(out: &mut [u8], start: usize, at: usize, length: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Reason;
 
     #[test]
     fn a_copy_longer_than_its_distance_repeats_itself() {
         // Literals "ab", then 7 bytes from 2 back, then 3 bytes from 1 back, then 264 from 1 back (the longest copy).
         let stored = [1, b'a', b'b', (5 << 5), 1, (1 << 5), 0, (7 << 5), 255, 0];
         let mut out = vec![0; 2 + 7 + 3 + 264];
-        decompress(&stored, &mut out).unwrap();
+        assert_eq!(decompress(&stored, &mut out).unwrap(), out.len());
         assert_eq!(out[..9], *b"ababababa");
         assert!(out[9..].iter().all(|byte| *byte == b'a'));
     }
@@ -114,8 +124,6 @@ mod tests {
         assert_eq!(reason(&[0, 1, 224], 4), Reason::MalformedFile, "length cut off");
         assert_eq!(reason(&[0, 1, 32, 1], 4), Reason::MalformedFile, "copy from before the start");
         assert_eq!(reason(&[32, 0], 4), Reason::MalformedFile, "copy as first instruction");
-        assert_eq!(reason(&[0, 1], 4), Reason::ChunkSizeMismatch, "too little");
-        assert_eq!(reason(&[], 4), Reason::ChunkSizeMismatch, "nothing");
         assert_eq!(reason(&[4, 1, 2, 3, 4, 5], 4), Reason::ChunkSizeMismatch, "too many literals");
         assert_eq!(reason(&[0, 1, 96, 0], 4), Reason::ChunkSizeMismatch, "too long a copy");
         assert_eq!(reason(&[0, 1], 0), Reason::ChunkSizeMismatch, "anything where nothing is declared");

@@ -6,6 +6,39 @@
 //! the interleaving is written with SSE2 intrinsics, which every such machine has: the compiler turns plain loops into
 //! them for 2 bytes, but needs ten times as long for 4 and 8. Elsewhere plain loops serve.
 
+use std::sync::Arc;
+
+use super::{ChunkFacts, Decode, Known, SHUFFLE, Scratch, Stage, size_mismatch};
+use crate::error::{Error, Reason, Result};
+use crate::meta::Filter;
+
+pub(super) static FILTER: Known = Known { id: SHUFFLE, name: "shuffle", stage };
+
+/// libhdf5 always writes the element size as the only parameter; the type has it too.
+fn stage(filter: &Filter, chunk: &ChunkFacts) -> Result<Stage> {
+    let declared = filter.params.first().map_or(chunk.element_bytes, |bytes| u64::from(*bytes));
+    match usize::try_from(declared) {
+        Ok(1) => Ok(Stage::Keeps),
+        Ok(element_bytes @ 2..) => Ok(Stage::Rearranges(Arc::new(Shuffle { element_bytes }))),
+        _ => Err(Error::new(Reason::MalformedFile, format!("shuffle of elements of {declared} bytes"))),
+    }
+}
+
+#[derive(Debug)]
+struct Shuffle {
+    element_bytes: usize,
+}
+
+impl Decode for Shuffle {
+    fn decode(&self, stored: &[u8], out: &mut [u8], _: &mut Scratch) -> Result<usize> {
+        if stored.len() != out.len() {
+            return Err(size_mismatch("shuffled chunk", stored.len(), out.len()));
+        }
+        unshuffle(stored, self.element_bytes, out);
+        Ok(out.len())
+    }
+}
+
 /// Undoes [`shuffle`]: `out` gets every byte. Bytes at the end that are no whole element stay where they are.
 ///
 /// # Panics

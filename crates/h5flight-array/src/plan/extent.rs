@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::axis::{Cover, GapRule, Pick, Piece, Spread};
-use super::{Block, BlockId, BlockSource, ByteRange, ExtentView, PlanOptions, natively_decoded};
+use super::{Block, BlockId, BlockSource, ByteRange, ExtentView, PlanOptions};
+use crate::codec;
 use crate::error::{Error, Reason, Result};
 use crate::index::ChunkIndex;
 use crate::inspect::Hyperslab;
@@ -198,7 +199,7 @@ impl Grid {
         let (kind, block_shape) = match &meta.storage {
             _ if inline => (GridKind::Inline, shape.to_vec()),
             Storage::Chunked { chunk_shape } => {
-                let filters = meta.filters.iter().all(|filter| natively_decoded(filter.id));
+                let filters = meta.filters.iter().all(|filter| codec::supported(filter.id));
                 let native = filters && !meta.converted && meta.element.fixed_bytes().is_some();
                 (if native { GridKind::Chunks } else { GridKind::WorkerChunks }, chunk_shape.clone())
             }

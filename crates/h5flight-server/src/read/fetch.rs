@@ -10,12 +10,12 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use h5flight_array::batch::Decoded;
-use h5flight_array::codec::{Pipeline, Scratch};
+use h5flight_array::codec::{self, Pipeline, Scratch};
 use h5flight_array::file::{ByteRange, StoredFile};
 use h5flight_array::index::ChunkPointer;
 use h5flight_array::inspect::Hyperslab;
 use h5flight_array::meta::{ArrayMeta, Storage, product};
-use h5flight_array::plan::{Block, BlockId, BlockSource, Plan, natively_decoded};
+use h5flight_array::plan::{Block, BlockId, BlockSource, Plan};
 use h5flight_array::{Error as ArrayError, Reason};
 use h5flight_catalog::model::{ArrayRecord, FilePlace, ResolvedVersion};
 use tokio::sync::OwnedSemaphorePermit;
@@ -326,7 +326,7 @@ fn pipeline(meta: &ArrayMeta) -> Result<Option<Pipeline>> {
     let (Storage::Chunked { chunk_shape }, Some(element_bytes)) = (&meta.storage, meta.element.fixed_bytes()) else {
         return Ok(None);
     };
-    if meta.converted || !meta.filters.iter().all(|filter| natively_decoded(filter.id)) {
+    if meta.converted || !meta.filters.iter().all(|filter| codec::supported(filter.id)) {
         return Ok(None);
     }
     let bytes = product(chunk_shape).and_then(|elements| elements.checked_mul(element_bytes));
