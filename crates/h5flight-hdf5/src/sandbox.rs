@@ -1,7 +1,10 @@
 //! What the worker may still do once it looks at a file: read that file, use bounded memory and time, and answer.
 //!
-//! Landlock (Linux 5.13) takes away every other file and, where the kernel can, network and signals; resource limits
-//! hold everywhere. Both last until the process ends. System calls are not filtered.
+//! Landlock (Linux 5.13) takes away every other file and, where the kernel can, network and signals; a filter of system
+//! calls takes away processes, sockets and writing, and once the file is open, opening ([`SandboxReport::opened`]); resource limits
+//! hold everywhere. All of it lasts until the process ends.
+
+mod calls;
 
 use std::os::fd::BorrowedFd;
 
@@ -24,6 +27,8 @@ const DESCRIPTORS_MAX: u64 = 16;
 pub struct SandboxReport {
     /// The kernel interface that is enforced; `None` where the kernel has no Landlock.
     pub landlock_abi: Option<i32>,
+    /// Whether system calls are filtered.
+    pub calls_filtered: bool,
 }
 
 /// Closes this process in, for good. Applies to the calling thread and what it starts: call it before any thread is.
@@ -51,7 +56,37 @@ pub fn apply(file: BorrowedFd<'_>, memory_bytes_max: u64) -> Result<SandboxRepor
         .map_err(|error| refused("the parent's death signal").with_source(error))?;
     rustix::thread::set_no_new_privs(true).map_err(|error| refused("no_new_privs").with_source(error))?;
     let landlock_abi = restrict(Some(file)).map_err(|error| refused("Landlock").with_source(error))?;
-    Ok(SandboxReport { landlock_abi })
+    // Last: what comes before takes calls that are not allowed any more.
+    let calls_filtered =
+        calls::restrict(calls::Phase::Opening).map_err(|error| refused("a filter").with_source(error))?;
+    Ok(SandboxReport { landlock_abi, calls_filtered })
+}
+
+impl SandboxReport {
+    /// Takes away the opening of files, where system calls are filtered: the one file is open, and there is no other.
+    ///
+    /// # Errors
+    /// `internal`, as [`apply`].
+    pub fn opened(self) -> Result<()> {
+        if !self.calls_filtered {
+            return Ok(());
+        }
+        match calls::restrict(calls::Phase::Opened) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(refused("a second filter")),
+            Err(error) => Err(refused("a second filter").with_source(error)),
+        }
+    }
+}
+
+/// What confines a worker on this machine, in words. Does not touch libhdf5.
+pub fn in_words() -> String {
+    // The answer is only available to who is restricted, so a thread restricts itself and ends.
+    let filtered =
+        std::thread::spawn(|| calls::restrict(calls::Phase::Opening).unwrap_or(false)).join().unwrap_or(false);
+    let landlock = landlock_supported().map(|version| format!("landlock {version}"));
+    let parts: Vec<String> = landlock.into_iter().chain(filtered.then(|| "seccomp".to_owned())).collect();
+    if parts.is_empty() { "rlimits only".to_owned() } else { parts.join(", ") }
 }
 
 /// Version of the kernel's Landlock, `None` where it has none or it is turned off. Does not touch libhdf5.

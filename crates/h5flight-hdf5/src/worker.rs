@@ -27,11 +27,11 @@ pub fn run_worker() -> ExitCode {
     let answered = receive().and_then(|request| {
         // SAFETY: the server passes the file as this descriptor, and nothing in this process closes it.
         let file = unsafe { BorrowedFd::borrow_raw(FILE_FD) };
-        sandbox::apply(file, memory_bytes_max(&request))?;
-        Ok((request, file))
+        let sandbox = sandbox::apply(file, memory_bytes_max(&request))?;
+        Ok((request, file, sandbox))
     });
     let written = match answered {
-        Ok((request, file)) => answer(&request, file, &mut out),
+        Ok((request, file, sandbox)) => answer_then(&request, file, &|| sandbox.opened(), &mut out),
         Err(error) => end(&mut out, Err(error)),
     };
     match written.and_then(|()| out.flush()) {
@@ -45,21 +45,34 @@ pub fn run_worker() -> ExitCode {
 /// # Errors
 /// Those of the writer. What is wrong with the file is in the last frame.
 pub fn answer(request: &Request, file: BorrowedFd<'_>, out: &mut impl Write) -> std::io::Result<()> {
+    answer_then(request, file, &|| Ok(()), out)
+}
+
+/// [`answer`], with something to be done between opening the file and looking into it.
+fn answer_then(
+    request: &Request,
+    file: BorrowedFd<'_>,
+    opened: &dyn Fn() -> Result<()>,
+    out: &mut impl Write,
+) -> std::io::Result<()> {
     // A bound of a standard type that a file can break would panic: that is the file's fault, and is told as such.
-    let result = catch_unwind(AssertUnwindSafe(|| hdf5::sync::sync(|| work(request, file, out))));
+    let result = catch_unwind(AssertUnwindSafe(|| hdf5::sync::sync(|| work(request, file, opened, out))));
     let result = result
         .unwrap_or_else(|_| Err(Error::new(Reason::MalformedFile, "the file led to a state that should not exist")));
     end(out, result)
 }
 
-fn work(request: &Request, file: BorrowedFd<'_>, out: &mut impl Write) -> Result<()> {
+fn work(request: &Request, file: BorrowedFd<'_>, opened: &dyn Fn() -> Result<()>, out: &mut impl Write) -> Result<()> {
+    if matches!(request, Request::Inspect { .. }) {
+        refuse_if_locked_by_a_writer(file)?;
+    }
+    let file = open(file)?;
+    opened()?;
     match request {
         Request::Inspect { limits, inline, file_bytes, .. } => {
-            refuse_if_locked_by_a_writer(file)?;
-            let asked = Inspection { limits, inline: *inline, file_bytes: *file_bytes };
-            inspect(&open(file)?, &asked, out)
+            inspect(&file, &Inspection { limits, inline: *inline, file_bytes: *file_bytes }, out)
         }
-        Request::Read { path, meta, blocks, .. } => read(&open(file)?, path, meta, blocks, out),
+        Request::Read { path, meta, blocks, .. } => read(&file, path, meta, blocks, out),
     }
 }
 

@@ -48,20 +48,12 @@ async fn serve(config: Config) -> Result<(), Failure> {
         // Whoever started this may wait for the line. That nobody reads it is no reason to stop.
         let _ = line(&format!("h5flight is listening on {scheme}://{grpc}, http://{http}"));
     };
-    let served = h5flight_server::serve(config, listeners, sandbox_text(), ready, shutdown).await;
+    let served = h5flight_server::serve(config, listeners, h5flight_hdf5::sandbox::in_words(), ready, shutdown).await;
     served.map_err(|error| start_failure(&error))
 }
 
 fn start_failure(error: &dyn std::error::Error) -> Failure {
     Failure::local("start", with_causes(error))
-}
-
-/// What confines the worker processes on this machine.
-fn sandbox_text() -> String {
-    match h5flight_hdf5::sandbox::landlock_supported() {
-        Some(version) => format!("landlock {version}"),
-        None => "rlimits only".to_owned(),
-    }
 }
 
 fn start_log(format: LogFormat, filter: &str) -> Result<(), Failure> {
