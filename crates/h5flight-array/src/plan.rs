@@ -512,8 +512,9 @@ fn check_result(options: &PlanOptions, range: &Range<u64>, row_bytes: u64, shape
         Some(bytes) if bytes <= bytes_max => Ok(()),
         bytes => {
             let bytes = bytes.map_or_else(|| "more than 2^64".to_owned(), |bytes| bytes.to_string());
-            let message =
-                format!("the result of shape {shape:?} has {bytes} bytes, the server sends at most {bytes_max}");
+            let message = format!(
+                "the result of shape {shape:?} has {bytes} bytes, the server sends at most {bytes_max} (result_bytes_max)"
+            );
             Err(Error::new(Reason::ResultTooLarge, message))
         }
     }

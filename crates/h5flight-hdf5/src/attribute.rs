@@ -46,7 +46,7 @@ pub(crate) fn all(object: &Handle, limits: &InspectLimits, references: &Referenc
     };
     let status = checked(status, "attributes cannot be listed");
     if listing.exceeded {
-        let message = format!("an object has more than {} attributes", limits.attributes_max);
+        let message = format!("an object has more than {} attributes (inspect_attributes_max)", limits.attributes_max);
         return Err(Error::new(Reason::FileTooComplex, message));
     }
     let mut attributes = Map::new();

@@ -261,7 +261,8 @@ impl Grid<'_> {
             return Ok(());
         }
         if self.pointers.len() as u64 >= self.pointers_max {
-            let message = format!("the file has more chunks than the {} left to index", self.pointers_max);
+            let message =
+                format!("the file has more chunks than the {} left to index (inspect_chunks_max)", self.pointers_max);
             return Err(Error::new(Reason::FileTooComplex, message));
         }
         // Chunks outside the array's grid, left behind by a smaller extent, are never asked for.

@@ -100,7 +100,7 @@ impl Survey {
                 continue;
             }
             if survey.paths.len() as u64 >= limits.objects_max {
-                return Err(too_complex(format!("more than {} objects", limits.objects_max)));
+                return Err(too_complex(format!("more than {} objects (inspect_objects_max)", limits.objects_max)));
             }
             survey.paths.insert(address, path.clone());
             survey.found.push(Found::Object { path: path.clone(), address });
@@ -111,7 +111,10 @@ impl Survey {
             }
             let mut links = links_of(&object, limits, &mut links_left).map_err(about(&path))?;
             if depth >= limits.depth_max && !links.is_empty() {
-                return Err(too_complex(format!("groups nested deeper than {} levels", limits.depth_max)));
+                return Err(too_complex(format!(
+                    "groups nested deeper than {} levels (inspect_depth_max)",
+                    limits.depth_max
+                )));
             }
             links.sort_unstable_by(|a, b| a.name.cmp(&b.name));
             survey.keep_other_links(&object, &path, &links);
@@ -241,12 +244,15 @@ unsafe extern "C" fn keep_link(
     // SAFETY: libhdf5 passes a NUL-terminated name and a filled struct of this layout, valid for the time of the call.
     let (name, info) = unsafe { (CStr::from_ptr(name), info.cast::<LinkInfo>().read()) };
     if name.count_bytes() > listing.name_bytes_max {
-        listing.exceeded =
-            Some(format!("a link name of {} bytes, allowed are {}", name.count_bytes(), listing.name_bytes_max));
+        listing.exceeded = Some(format!(
+            "a link name of {} bytes, allowed are {} (inspect_name_bytes_max)",
+            name.count_bytes(),
+            listing.name_bytes_max
+        ));
         return -1;
     }
     if listing.links.len() as u64 >= listing.links_max {
-        listing.exceeded = Some("more links than are indexed".into());
+        listing.exceeded = Some("more links than are indexed (inspect_links_max)".into());
         return -1;
     }
     listing.links.push(RawLink { name: name.to_owned(), info });

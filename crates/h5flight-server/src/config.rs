@@ -67,8 +67,12 @@ pub struct Config {
     pub worker_read_timeout_ms: u64,
     /// Bounds of an inspection.
     pub inspect_limits: InspectLimits,
+    /// Memory of the server that the report of one inspection may take, in bytes: about 2 kB for a dataset.
+    pub inspect_report_bytes_max: u64,
     /// Largest declared chunk that is decoded, in bytes.
     pub chunk_bytes_max: u64,
+    /// Decoded bytes of a chunk for each of its stored bytes at most. Real filters pass a million on constant data.
+    pub decode_ratio_max: u64,
     /// Largest result of one request, in decoded bytes; 0 is no bound.
     pub result_bytes_max: u64,
     /// Largest upload, in bytes.
@@ -107,7 +111,9 @@ impl Default for Config {
             inspect_timeout_ms: 10_000,
             worker_read_timeout_ms: 30_000,
             inspect_limits: InspectLimits::default(),
+            inspect_report_bytes_max: 1 << 30,
             chunk_bytes_max: 64 << 20,
+            decode_ratio_max: 1 << 22,
             result_bytes_max: 0,
             upload_bytes_max: 1 << 40,
             admission_timeout_ms: 10_000,

@@ -53,6 +53,17 @@ impl Error {
         }
     }
 
+    /// The same with a note behind its message.
+    #[must_use]
+    pub fn noting(self, note: &str) -> Self {
+        match self {
+            Self::Refused(error) => {
+                Self::Refused(ArrayError { message: format!("{} ({note})", error.message), ..error })
+            }
+            Self::Catalog(error) => Self::Catalog(error),
+        }
+    }
+
     /// What the client is told. Our own mistakes are told without their inside.
     pub fn status(&self) -> Status {
         let reason = self.reason();

@@ -13,8 +13,9 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::memory::MEMORY_UNIT_BYTES;
 use crate::metrics;
-use crate::service::{MEMORY_UNIT_BYTES, Service};
+use crate::service::Service;
 
 /// How long the catalogue may take before the server is not ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(2);

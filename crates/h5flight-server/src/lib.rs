@@ -15,6 +15,7 @@ pub mod files;
 pub mod flight;
 pub mod grpc;
 pub mod http;
+pub mod memory;
 pub mod metrics;
 pub mod publish;
 pub mod read;

@@ -21,7 +21,6 @@ mod window;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arrow::datatypes::{Schema, SchemaRef};
 use h5flight_array::file::StoredFile;
@@ -30,7 +29,7 @@ use h5flight_array::selection::Selection;
 use h5flight_array::{Error as ArrayError, Reason};
 use h5flight_catalog::model::{DatasetPath, ResolvedVersion, VersionSelector};
 use serde_json::{Value, json};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use self::fetch::Fetcher;
@@ -39,7 +38,8 @@ pub use self::stream::ReadStream;
 use self::window::Window;
 use crate::blocking::Lane;
 use crate::error::{Error, Result};
-use crate::service::{MEMORY_UNIT_BYTES, Service};
+use crate::memory::{read_memory_bytes, reserve, units};
+use crate::service::Service;
 
 /// Encoded batches that wait for the client: one is being sent, one is ready.
 const BATCHES_QUEUED_MAX: usize = 2;
@@ -136,11 +136,6 @@ fn plan_version(service: &Service, version: Arc<ResolvedVersion>, request: &Read
     Ok(Planned { plan: Arc::new(plan), schema, version })
 }
 
-/// Memory that all reads under way may take together, in bytes.
-fn read_memory_bytes(service: &Service) -> u64 {
-    u64::from(service.read_memory_units) * MEMORY_UNIT_BYTES
-}
-
 /// A dataset that was listed with a problem, or whose file was quarantined, is refused with the reason found then.
 fn refuse_problems(version: &ResolvedVersion) -> Result<()> {
     for extent in &version.extents {
@@ -200,25 +195,6 @@ async fn start(service: &Arc<Service>, planned: Planned, batch_bytes: u64) -> Re
         window.run(encoder, schema_of_batches, sender).await
     });
     Ok(ReadStream::new(schema, receiver, AbortOnDropHandle::new(pipeline), stats))
-}
-
-/// Waits for memory; a server that has none for too long is busy.
-async fn reserve(service: &Service, memory: &Arc<Semaphore>, units: u32) -> Result<OwnedSemaphorePermit> {
-    let waiting = Arc::clone(memory).acquire_many_owned(units);
-    let timeout = Duration::from_millis(service.config.admission_timeout_ms);
-    match tokio::time::timeout(timeout, waiting).await {
-        Ok(permit) => Ok(permit.expect("the semaphore is never closed")),
-        Err(_) => {
-            let message = format!("no memory for another read within {} ms; try again", timeout.as_millis());
-            Err(Error::new(Reason::Busy, message))
-        }
-    }
-}
-
-/// Units of the memory budget for `bytes`, at most all there are: a read that needs more runs alone.
-fn units(service: &Service, bytes: u64) -> u32 {
-    let units = bytes.div_ceil(MEMORY_UNIT_BYTES).max(1);
-    u32::try_from(units).unwrap_or(u32::MAX).min(service.read_memory_units)
 }
 
 /// The files of a version by their key, each checked to be the one that was indexed.

@@ -17,9 +17,6 @@ use crate::telemetry::AccessLog;
 use crate::versions::Versions;
 use crate::worker::Workers;
 
-/// Granularity of the memory budget: one permit of [`Service::read_memory`], in bytes.
-pub const MEMORY_UNIT_BYTES: u64 = 4096;
-
 /// The service's parts.
 pub struct Service {
     /// Settings.
@@ -42,7 +39,7 @@ pub struct Service {
     pub auth: Auth,
     /// Where calls are reported.
     pub log: AccessLog,
-    /// Memory for batches on their way to clients, in units of [`MEMORY_UNIT_BYTES`]. Apart from that for blocks: a
+    /// Memory for batches on their way to clients, in units of [`crate::memory::MEMORY_UNIT_BYTES`]. Apart from that for blocks: a
     /// read that holds the one and waits for the other would otherwise wait for itself.
     pub batch_memory: Arc<Semaphore>,
     /// Memory for blocks that reads under way hold, in the same units.

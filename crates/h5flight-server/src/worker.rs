@@ -20,19 +20,27 @@ use h5flight_array::inspect::{
 };
 use h5flight_array::meta::ArrayMeta;
 use h5flight_array::{Error as ArrayError, Reason};
+use h5flight_catalog::model::ArrayRecord;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::process::{Child, ChildStdout, Command};
+use tokio::process::{Child, Command};
 use tokio::sync::Semaphore;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::memory::Growth;
 use crate::metrics;
 
-/// What one inspection may send in all, in bytes: 1 M objects with small attributes, or 50 M chunks.
-const REPORT_BYTES_MAX: u64 = 1 << 30;
-
-/// What one object, link or run takes in memory beside its data, in bytes.
+/// What one object, link or run takes in memory beside its text and data, in bytes.
 const REPORT_ENTRY_BYTES: u64 = 512;
+/// Bytes in memory of a byte of JSON, attributes above all. Measured: 1.8 kB for a dataset told in 450 bytes.
+const REPORT_TEXT_FACTOR: u64 = 3;
+/// Reads of one array that may fail for the file's fault before it is not tried any more for a while: each attempt is a
+/// process that a client can make the server start.
+const FAILURES_MAX: u32 = 3;
+/// How long that while is. A failure for lack of memory or time may pass.
+const FAILURES_TTL: Duration = Duration::from_secs(600);
+/// Arrays whose failures are kept, in about 1 MiB.
+const FAILURES_ARRAYS_MAX: u64 = 4_096;
 /// How long a killed worker may take to end before nobody waits for it any more.
 const REAP_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -42,8 +50,37 @@ pub struct Workers {
     permits: Arc<Semaphore>,
     limits: InspectLimits,
     memory_bytes_max: u64,
+    report_bytes_max: u64,
     inspect_timeout: Duration,
     read_timeout: Duration,
+    /// By identity of the array: how often reading it failed, and how at last.
+    failures: moka::sync::Cache<[u8; 16], (u32, String)>,
+}
+
+/// Hyperslabs that a worker is asked for.
+#[derive(Debug)]
+pub struct WorkerRead<'a> {
+    /// Of which array.
+    pub array: &'a ArrayRecord,
+    /// Inside the array.
+    pub blocks: Vec<Hyperslab>,
+}
+
+/// Sizes of a frame, known before anything is allocated for it.
+#[derive(Clone, Copy, Debug)]
+pub struct FrameBytes {
+    /// Of its JSON.
+    pub message: u64,
+    /// Of its data.
+    pub data: u64,
+}
+
+/// The other side of a conversation with a worker.
+trait Listener {
+    /// Whether a frame of this size may come; may wait for memory.
+    fn admit(&mut self, bytes: FrameBytes) -> impl Future<Output = Result<()>> + Send;
+    /// Takes a frame before [`Message::Done`].
+    fn take(&mut self, frame: Frame) -> Result<(), ArrayError>;
 }
 
 /// All that an inspection found.
@@ -76,8 +113,10 @@ impl Workers {
             permits: Arc::new(Semaphore::new(config.workers_max.max(1))),
             limits: config.inspect_limits.clone(),
             memory_bytes_max: config.worker_memory_bytes,
+            report_bytes_max: config.inspect_report_bytes_max,
             inspect_timeout: Duration::from_millis(config.inspect_timeout_ms),
             read_timeout: Duration::from_millis(config.worker_read_timeout_ms),
+            failures: moka::sync::Cache::builder().max_capacity(FAILURES_ARRAYS_MAX).time_to_live(FAILURES_TTL).build(),
         }
     }
 
@@ -98,69 +137,73 @@ impl Workers {
     async fn inspect_once(&self, file: &OwnedFd, file_bytes: u64, inline: bool) -> Result<Inspection> {
         let (limits, memory_bytes_max) = (self.limits.clone(), self.memory_bytes_max);
         let request = Request::Inspect { limits, inline, file_bytes, memory_bytes_max };
-        let mut found = Inspection::default();
-        let mut report_bytes = 0u64;
-        self.converse(file, &request, self.inspect_timeout, |frame| {
-            // An object or a link takes its text and about this much beside it.
-            report_bytes += frame.data.len() as u64 + REPORT_ENTRY_BYTES;
-            if report_bytes > REPORT_BYTES_MAX {
-                let message = format!("the index of the file takes more than {REPORT_BYTES_MAX} bytes");
-                return Err(ArrayError::new(Reason::FileTooComplex, message));
-            }
-            found.add(frame)
-        })
-        .await?;
-        Ok(found)
+        let mut report = Report { found: Inspection::default(), bytes: 0, bytes_max: self.report_bytes_max };
+        self.converse(file, &request, self.inspect_timeout, &mut report).await?;
+        Ok(report.found)
     }
 
-    /// Hyperslabs of one array, each as one decoded block, in the order asked for.
+    /// Hyperslabs of one array, each as one decoded block, in the order asked for. A block that is larger than what was
+    /// reserved waits in the worker until `memory` has room for it.
     ///
     /// # Errors
-    /// What libhdf5 finds wrong, or `malformed_file` when it dies of it.
-    pub async fn read(
-        &self,
-        file: &OwnedFd,
-        path: &str,
-        meta: &ArrayMeta,
-        blocks: Vec<Hyperslab>,
-    ) -> Result<Vec<Bytes>> {
-        let count = blocks.len();
-        let mut found: Vec<Option<Bytes>> = vec![None; count];
+    /// What libhdf5 finds wrong, or `malformed_file` when it dies of it; `busy` or `result_too_large` without memory.
+    pub async fn read(&self, file: &OwnedFd, read: WorkerRead<'_>, memory: &mut Growth) -> Result<Vec<Bytes>> {
+        let WorkerRead { array, blocks } = read;
+        self.refuse_hopeless(array)?;
+        let mut answer = Blocks { found: vec![None; blocks.len()], memory };
         let request = Request::Read {
-            path: path.to_owned(),
-            meta: Box::new(meta.clone()),
+            path: array.hdf5_path.clone(),
+            meta: Box::new(array.meta.clone()),
             blocks,
             memory_bytes_max: self.memory_bytes_max,
         };
-        self.converse(file, &request, self.read_timeout, |frame| match frame.message {
-            Message::Block { at } if (at as usize) < count => {
-                found[at as usize] = Some(frame.data);
-                Ok(())
-            }
-            other => Err(unexpected(&other)),
-        })
-        .await?;
-        let all: Option<Vec<_>> = found.into_iter().collect();
+        let talked = self.converse(file, &request, self.read_timeout, &mut answer).await;
+        talked.inspect_err(|error| self.count_failure(array, error))?;
+        let all: Option<Vec<_>> = answer.found.into_iter().collect();
         all.ok_or_else(|| Error::new(Reason::MalformedFile, "the worker left out a part of the answer"))
     }
 
-    /// Starts a worker, asks, and hands every frame before [`Message::Done`] to `take`.
+    /// # Errors
+    /// `malformed_file`, as the last of too many attempts said it.
+    fn refuse_hopeless(&self, array: &ArrayRecord) -> Result<()> {
+        match self.failures.get(&array.identity) {
+            Some((failures, message)) if failures >= FAILURES_MAX => {
+                let pause_s = FAILURES_TTL.as_secs();
+                let message = format!("{message}; not tried again for {pause_s} s after {failures} attempts");
+                Err(Error::new(Reason::MalformedFile, message))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn count_failure(&self, array: &ArrayRecord, error: &Error) {
+        if error.reason() == Reason::MalformedFile {
+            let before = self.failures.get(&array.identity).map_or(0, |(failures, _)| failures);
+            self.failures.insert(array.identity, (before + 1, error.to_string()));
+        }
+    }
+
+    /// Starts a worker, asks, and hands every frame before [`Message::Done`] to `listener`.
     async fn converse(
         &self,
         file: &OwnedFd,
         request: &Request,
         timeout: Duration,
-        take: impl FnMut(Frame) -> Result<(), ArrayError>,
+        listener: &mut (impl Listener + Send),
     ) -> Result<()> {
         let permit = Arc::clone(&self.permits).acquire_owned().await.expect("the semaphore is never closed");
         let started = std::time::Instant::now();
         let mut child = self.spawn(file)?;
-        let talk = talk(&mut child, request, take);
+        let talk = talk(&mut child, request, listener);
         let outcome = match tokio::time::timeout(timeout, talk).await {
             Ok(outcome) => outcome,
             Err(_) => {
-                let message = format!("libhdf5 took longer than {} ms over the file", timeout.as_millis());
-                Err(ArrayError::new(Reason::MalformedFile, message))
+                let limit = match request {
+                    Request::Inspect { .. } => "inspect_timeout_ms",
+                    Request::Read { .. } => "worker_read_timeout_ms",
+                };
+                let message = format!("libhdf5 took longer over the file than {} ms ({limit})", timeout.as_millis());
+                Err(Error::new(Reason::MalformedFile, message))
             }
         };
         // After Done the child has nothing left to do; before it, it is of no use any more. Either way it goes.
@@ -170,19 +213,14 @@ impl Workers {
             // A process that hangs in the kernel (a dead mount) ends when it can; its place stays taken until then.
             Err(_) => {
                 tokio::spawn(async move { (child.wait().await, permit) });
-                return Err(outcome
-                    .err()
-                    .map_or_else(|| Error::new(Reason::Io, "the worker does not end"), Into::into));
+                return Err(outcome.err().unwrap_or_else(|| Error::new(Reason::Io, "the worker does not end")));
             }
         };
         metrics::worker_run(outcome.is_ok(), started.elapsed());
         drop(permit);
         outcome.map_err(|error| match status {
-            Ok(status) if error.reason == Reason::MalformedFile => {
-                let message = format!("{} (worker: {status})", error.message);
-                ArrayError { message, ..error }.into()
-            }
-            _ => error.into(),
+            Ok(status) if error.reason() == Reason::MalformedFile => error.noting(&format!("worker: {status}")),
+            _ => error,
         })
     }
 
@@ -200,41 +238,77 @@ impl Workers {
     }
 }
 
-async fn talk(
-    child: &mut Child,
-    request: &Request,
-    mut take: impl FnMut(Frame) -> Result<(), ArrayError>,
-) -> Result<(), ArrayError> {
-    let died = |error: std::io::Error| {
-        ArrayError::new(Reason::MalformedFile, "the worker died over the file").with_source(error)
-    };
+async fn talk(child: &mut Child, request: &Request, listener: &mut (impl Listener + Send)) -> Result<()> {
     let mut input = child.stdin.take().expect("the worker's input is piped");
     let mut output = BufReader::new(child.stdout.take().expect("the worker's output is piped"));
     let request = serde_json::to_vec(request).expect("a request is always JSON");
     input.write_all(&request).await.map_err(died)?;
     drop(input);
     loop {
-        let frame = read_frame(&mut output).await?;
+        let mut head = [0; HEAD_BYTES];
+        output.read_exact(&mut head).await.map_err(died)?;
+        let (message_bytes, data_bytes) = Frame::lengths(head)?;
+        listener.admit(FrameBytes { message: message_bytes as u64, data: data_bytes as u64 }).await?;
+        let mut message = vec![0; message_bytes];
+        output.read_exact(&mut message).await.map_err(died)?;
+        let mut data = vec![0; data_bytes];
+        output.read_exact(&mut data).await.map_err(died)?;
+        let frame = Frame::from_parts(&message, data.into())?;
         match frame.message {
             Message::Done => return Ok(()),
-            Message::Failed { reason, message } => return Err(ArrayError::new(reason, message)),
-            _ => take(frame)?,
+            Message::Failed { reason, message } => return Err(Error::new(reason, message)),
+            _ => listener.take(frame)?,
         }
     }
 }
 
-async fn read_frame(output: &mut BufReader<ChildStdout>) -> Result<Frame, ArrayError> {
-    let died = |error: std::io::Error| {
-        ArrayError::new(Reason::MalformedFile, "the worker died over the file").with_source(error)
-    };
-    let mut head = [0; HEAD_BYTES];
-    output.read_exact(&mut head).await.map_err(died)?;
-    let (message_bytes, data_bytes) = Frame::lengths(head)?;
-    let mut message = vec![0; message_bytes];
-    output.read_exact(&mut message).await.map_err(died)?;
-    let mut data = vec![0; data_bytes];
-    output.read_exact(&mut data).await.map_err(died)?;
-    Frame::from_parts(&message, data.into())
+fn died(error: std::io::Error) -> ArrayError {
+    ArrayError::new(Reason::MalformedFile, "the worker died over the file").with_source(error)
+}
+
+/// Listens to an inspection.
+struct Report {
+    found: Inspection,
+    bytes: u64,
+    bytes_max: u64,
+}
+
+impl Listener for Report {
+    async fn admit(&mut self, FrameBytes { message, data }: FrameBytes) -> Result<()> {
+        self.bytes += REPORT_ENTRY_BYTES + message.saturating_mul(REPORT_TEXT_FACTOR) + data;
+        if self.bytes <= self.bytes_max {
+            return Ok(());
+        }
+        let message =
+            format!("the index of the file takes more than {} bytes (inspect_report_bytes_max)", self.bytes_max);
+        Err(Error::new(Reason::FileTooComplex, message))
+    }
+
+    fn take(&mut self, frame: Frame) -> Result<(), ArrayError> {
+        self.found.add(frame)
+    }
+}
+
+/// Listens to a read.
+struct Blocks<'a> {
+    found: Vec<Option<Bytes>>,
+    memory: &'a mut Growth,
+}
+
+impl Listener for Blocks<'_> {
+    async fn admit(&mut self, bytes: FrameBytes) -> Result<()> {
+        self.memory.admit(bytes.message + bytes.data).await
+    }
+
+    fn take(&mut self, Frame { message, data }: Frame) -> Result<(), ArrayError> {
+        match message {
+            Message::Block { at } if (at as usize) < self.found.len() => {
+                self.found[at as usize] = Some(data);
+                Ok(())
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
 }
 
 fn unexpected(message: &Message) -> ArrayError {

@@ -209,7 +209,7 @@ impl Grid {
         let block_bytes = block_elements.saturating_mul(element_bytes);
         if block_bytes > bytes_max && kind != GridKind::WorkerBoxes {
             let message = format!(
-                "chunks of shape {block_shape:?} have {block_bytes} bytes, the server decodes at most {bytes_max}"
+                "chunks of shape {block_shape:?} have {block_bytes} bytes, the server decodes at most {bytes_max} (chunk_bytes_max)"
             );
             return Err(Error::new(Reason::ChunkTooLarge, message));
         }

@@ -22,12 +22,14 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::stats::{ReadStats, Tier};
-use super::{Planned, internal, units};
+use super::{Planned, internal};
 use crate::blocking::Lane;
 use crate::cache::{BlockKey, Claim, Lookup, Waiter};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::memory::{Growth, MEMORY_UNIT_BYTES, units};
 use crate::service::Service;
+use crate::worker::WorkerRead;
 
 /// Decoded bytes of a group of chunks that are read and decoded in one task: about a millisecond of work.
 const GROUP_BYTES: u64 = 1 << 20;
@@ -35,8 +37,11 @@ const GROUP_BYTES: u64 = 1 << 20;
 const WORKER_GROUP_BYTES: u64 = 16 << 20;
 /// Blocks of a group.
 const GROUP_BLOCKS_MAX: usize = 256;
-/// What is reserved for a block whose elements have no fixed size, in bytes.
+/// What is reserved for a block whose elements have no fixed size, in bytes; what it turns out to need more is reserved
+/// when the worker says so.
 const PACKED_BLOCK_BYTES: u64 = 1 << 20;
+/// Chunks that decode to less are not measured by their ratio: they cannot take memory that matters.
+const RATIO_CHUNK_BYTES_MIN: u64 = 1 << 20;
 
 thread_local! {
     /// One decompressor and its buffers for each blocking thread.
@@ -53,9 +58,15 @@ pub(super) struct Fetcher {
     stats: Arc<ReadStats>,
 }
 
+/// The blocks of a group, with what they took beyond what was reserved for them.
+struct Group {
+    blocks: Vec<Arc<Decoded>>,
+    grown: Option<Arc<OwnedSemaphorePermit>>,
+}
+
 /// A group of blocks on its way. Dropping it stops the fetch.
 pub(super) struct Fetching {
-    group: AbortOnDropHandle<Result<Vec<Arc<Decoded>>>>,
+    group: AbortOnDropHandle<Result<Group>>,
     blocks: Vec<(BlockId, u64)>,
     reserved: Option<OwnedSemaphorePermit>,
 }
@@ -67,17 +78,20 @@ pub(super) struct Fetched {
     /// What was reserved for it.
     pub(super) bytes: u64,
     pub(super) reserved: Option<OwnedSemaphorePermit>,
+    /// What its group took beyond that.
+    pub(super) grown: Option<Arc<OwnedSemaphorePermit>>,
 }
 
 impl Fetching {
     /// The blocks of the group.
     pub(super) async fn wait(mut self) -> Result<Vec<Fetched>> {
-        let blocks = (&mut self.group).await.map_err(|error| internal("a fetch panicked", error))??;
+        let Group { blocks, grown } =
+            (&mut self.group).await.map_err(|error| internal("a fetch panicked", error))??;
         let mut reserved = self.reserved.take();
         let fetched = self.blocks.iter().zip(blocks).map(|((id, bytes), block)| {
-            let units = u32::try_from(bytes.div_ceil(crate::service::MEMORY_UNIT_BYTES)).unwrap_or(u32::MAX);
+            let units = u32::try_from(bytes.div_ceil(MEMORY_UNIT_BYTES)).unwrap_or(u32::MAX);
             let own = reserved.as_mut().and_then(|all| all.split((units as usize).min(all.num_permits())));
-            Fetched { id: *id, block, bytes: *bytes, reserved: own }
+            Fetched { id: *id, block, bytes: *bytes, reserved: own, grown: grown.clone() }
         });
         Ok(fetched.collect())
     }
@@ -96,8 +110,25 @@ impl Fetcher {
     }
 
     /// What a block of the plan is.
+    ///
+    /// # Errors
+    /// `chunk_too_large` for a chunk that claims to decode to absurdly more than it has stored.
     pub(super) fn block(&self, plan: &Plan, id: BlockId) -> Result<Block> {
-        Ok(plan.block(id, &self.array(id).index)?)
+        let block = plan.block(id, &self.array(id).index)?;
+        let ratio_max = self.service.config.decode_ratio_max;
+        match (&block.source, block.decoded_bytes) {
+            (BlockSource::Stored(pointer), Some(decoded))
+                if decoded > RATIO_CHUNK_BYTES_MIN.max(ratio_max.saturating_mul(u64::from(pointer.bytes))) =>
+            {
+                let message = format!(
+                    "chunk {} has {} stored bytes and declares {decoded}: more than {ratio_max} for each \
+                     (decode_ratio_max)",
+                    pointer.number, pointer.bytes
+                );
+                Err(Error::new(Reason::ChunkTooLarge, message))
+            }
+            _ => Ok(block),
+        }
     }
 
     /// Memory that fetching a block takes, in bytes.
@@ -142,7 +173,8 @@ impl Fetcher {
     }
 
     /// The blocks of one group, in its order.
-    async fn fetch(&self, group: Vec<Block>) -> Result<Vec<Arc<Decoded>>> {
+    async fn fetch(&self, group: Vec<Block>) -> Result<Group> {
+        let mut growth = Growth::new(&self.service, group.iter().map(Self::reserved_bytes).sum());
         let mut found: Vec<Option<Arc<Decoded>>> = vec![None; group.len()];
         while found.iter().any(Option::is_none) {
             let mut duties = Vec::new();
@@ -157,7 +189,7 @@ impl Fetcher {
                     Step::Wait(waiter) => waiting.push((at, waiter)),
                 }
             }
-            for (at, decoded) in self.fulfil(&group, duties).await? {
+            for (at, decoded) in self.fulfil(&group, duties, &mut growth).await? {
                 found[at] = Some(decoded);
             }
             for (at, waiter) in waiting {
@@ -167,7 +199,7 @@ impl Fetcher {
                 }
             }
         }
-        Ok(found.into_iter().flatten().collect())
+        Ok(Group { blocks: found.into_iter().flatten().collect(), grown: growth.into_taken().map(Arc::new) })
     }
 
     /// What is to be done about a block.
@@ -199,7 +231,12 @@ impl Fetcher {
     }
 
     /// Fetches what nobody else does, and tells those who wait for it.
-    async fn fulfil(&self, group: &[Block], duties: Vec<Duty>) -> Result<Vec<(usize, Arc<Decoded>)>> {
+    async fn fulfil(
+        &self,
+        group: &[Block],
+        duties: Vec<Duty>,
+        growth: &mut Growth,
+    ) -> Result<Vec<(usize, Arc<Decoded>)>> {
         let mut done = Vec::with_capacity(duties.len());
         let duties = self.ask_redis(group, duties, &mut done).await;
         if duties.is_empty() {
@@ -207,7 +244,7 @@ impl Fetcher {
         }
         let blocks: Vec<&Block> = duties.iter().map(|duty| &group[duty.at]).collect();
         let fetched = match blocks[0].source {
-            BlockSource::Worker(_) => self.ask_worker(&blocks).await?,
+            BlockSource::Worker(_) => self.ask_worker(&blocks, growth).await?,
             _ => self.read_file(&blocks).await?,
         };
         for (duty, decoded) in duties.into_iter().zip(fetched) {
@@ -246,7 +283,7 @@ impl Fetcher {
         remaining
     }
 
-    async fn ask_worker(&self, blocks: &[&Block]) -> Result<Vec<Decoded>> {
+    async fn ask_worker(&self, blocks: &[&Block], growth: &mut Growth) -> Result<Vec<Decoded>> {
         let array = self.array(blocks[0].id);
         let file = self.file(array)?;
         check(&file, array)?;
@@ -259,7 +296,8 @@ impl Fetcher {
             .collect();
         let duplicate =
             file.as_file().try_clone().map_err(|error| files::disk_error("opening a file for a worker", error))?;
-        let values = self.service.workers.read(&duplicate.into(), &array.hdf5_path, &array.meta, slabs).await?;
+        let asked = WorkerRead { array, blocks: slabs };
+        let values = self.service.workers.read(&duplicate.into(), asked, growth).await?;
         check(&file, array)?;
         let decoded_bytes = values.iter().map(|value| value.len() as u64).sum();
         self.stats.blocks(Tier::Worker, blocks.len() as u64);
@@ -331,7 +369,8 @@ fn pipeline(meta: &ArrayMeta) -> Result<Option<Pipeline>> {
     }
     let bytes = product(chunk_shape).and_then(|elements| elements.checked_mul(element_bytes));
     let bytes = bytes.and_then(|bytes| usize::try_from(bytes).ok());
-    let too_large = || ArrayError::new(Reason::ChunkTooLarge, format!("chunks of shape {chunk_shape:?}"));
+    let too_large =
+        || ArrayError::new(Reason::ChunkTooLarge, format!("chunks of shape {chunk_shape:?} (chunk_bytes_max)"));
     Ok(Some(Pipeline::new(&meta.filters, element_bytes, bytes.ok_or_else(too_large)?)?))
 }
 

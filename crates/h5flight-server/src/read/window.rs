@@ -17,9 +17,10 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::encode::{EncodedBatch, Encoder};
 use super::fetch::{Fetched, Fetcher, Fetching};
-use super::{internal, reserve, units};
+use super::internal;
 use crate::blocking::Lane;
 use crate::error::{Error, Result};
+use crate::memory::{reserve, units};
 use crate::metrics;
 use crate::service::Service;
 
@@ -49,6 +50,7 @@ struct Held {
     block: Arc<Decoded>,
     bytes: u64,
     _reserved: Option<OwnedSemaphorePermit>,
+    _grown: Option<Arc<OwnedSemaphorePermit>>,
 }
 
 impl Window {
@@ -146,8 +148,8 @@ impl Window {
             while !self.held.contains_key(id) {
                 let missing = || ArrayError::new(Reason::Internal, "a block was let go before its last use");
                 let fetching = self.fetching.pop_front().ok_or_else(missing)?;
-                for Fetched { id, block, bytes, reserved } in fetching.wait().await? {
-                    self.held.insert(id, Held { block, bytes, _reserved: reserved });
+                for Fetched { id, block, bytes, reserved, grown } in fetching.wait().await? {
+                    self.held.insert(id, Held { block, bytes, _reserved: reserved, _grown: grown });
                 }
             }
             blocks.push(Arc::clone(&self.held[id].block));

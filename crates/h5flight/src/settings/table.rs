@@ -193,9 +193,23 @@ pub static TABLE: &[Setting] = &[
     Setting::new("inspect_chunks_max", "N", "50000000", "Chunks of all arrays of one file together", |draft, text| {
         set(&mut draft.config.inspect_limits.chunks_max, count(text, 1))
     }),
+    Setting::new(
+        "inspect_report_bytes_max",
+        "BYTES",
+        "1GiB",
+        "Memory of the server that the report of one inspection may take, besides memory_bytes; about 2 kB for a dataset",
+        |draft, text| set(&mut draft.config.inspect_report_bytes_max, bytes(text, 1 << 20)),
+    ),
     Setting::new("chunk_bytes_max", "BYTES", "64MiB", "Largest declared chunk that is decoded", |draft, text| {
         set(&mut draft.config.chunk_bytes_max, bytes(text, 1))
     }),
+    Setting::new(
+        "decode_ratio_max",
+        "N",
+        "4194304",
+        "Decoded bytes of a chunk for each of its stored bytes at most; a chunk of zeros may well pass a million",
+        |draft, text| set(&mut draft.config.decode_ratio_max, count(text, 1)),
+    ),
     Setting::new(
         "result_bytes_max",
         "BYTES",

@@ -290,7 +290,9 @@ fn every_field_of_the_servers_config_has_a_setting() {
         inspect_timeout_ms: _,
         worker_read_timeout_ms: _,
         inspect_limits,
+        inspect_report_bytes_max: _,
         chunk_bytes_max: _,
+        decode_ratio_max: _,
         result_bytes_max: _,
         upload_bytes_max: _,
         admission_timeout_ms: _,
@@ -310,6 +312,6 @@ fn every_field_of_the_servers_config_has_a_setting() {
         attribute_bytes_max: _,
         chunks_max: _,
     } = inspect_limits;
-    // 23 plain fields, 7 bounds, two files of TLS, the filter of the log.
-    assert_eq!(TABLE.len(), 23 + 7 + 2 + 1);
+    // 25 plain fields, 7 bounds, two files of TLS, the filter of the log.
+    assert_eq!(TABLE.len(), 25 + 7 + 2 + 1);
 }
