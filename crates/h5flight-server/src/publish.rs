@@ -8,6 +8,7 @@ mod upload;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use h5flight_array::Reason;
 use h5flight_array::file::StoredFile;
@@ -26,6 +27,9 @@ use crate::error::{Error, Result};
 use crate::files::{self, Located};
 use crate::service::Service;
 use crate::worker::{Inspected, Inspection};
+
+/// Two changes of a file that are further apart than this have different times: twice the longest tick of Linux (100 Hz).
+const CLOCK_TICK: Duration = Duration::from_millis(20);
 
 /// What the one who publishes says about it.
 #[derive(Clone, Debug, Default)]
@@ -94,14 +98,25 @@ pub async fn files_below(service: &Arc<Service>, path: &str) -> Result<Vec<Locat
     service.blocking.run(Lane::Decode, move || files.list_hdf5(&at)).await
 }
 
+/// Opens a file and takes its fingerprint, once the file is old enough to have one: a change that follows the one before
+/// within a tick of the kernel's clock leaves the same time behind.
 async fn open(service: &Arc<Service>, place: FilePlace) -> Result<(StoredFile, Fingerprint)> {
-    let files = Arc::clone(&service.files);
-    let work = move || {
-        let file = files.open_place(&place)?;
-        let fingerprint = files::fingerprint(&file)?;
-        Ok::<_, Error>((file, fingerprint))
-    };
-    service.blocking.run(Lane::Decode, work).await
+    loop {
+        let (files, place) = (Arc::clone(&service.files), place.clone());
+        let work = move || {
+            let file = files.open_place(&place)?;
+            let fingerprint = files::fingerprint(&file)?;
+            Ok::<_, Error>((file, fingerprint))
+        };
+        let (file, fingerprint) = service.blocking.run(Lane::Decode, work).await?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let modified = Duration::from_nanos(u64::try_from(fingerprint.modified_ns).unwrap_or(0));
+        // A time in the future tells nothing: such a file is taken as it is.
+        match now.checked_sub(modified) {
+            Some(age) if age < CLOCK_TICK => tokio::time::sleep(CLOCK_TICK - age).await,
+            _ => return Ok((file, fingerprint)),
+        }
+    }
 }
 
 /// Inspects a file and makes sure that it did not change meanwhile.
