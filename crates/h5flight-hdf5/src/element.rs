@@ -161,9 +161,10 @@ fn native_compound(id: hid_t) -> Result<Handle> {
     Ok(compound)
 }
 
+/// The integer of the type's own size where that is a standard one, as numpy has it, else the next larger one.
 fn native_integer(id: hid_t) -> Result<hid_t> {
     let (bits, signed) = (precision(id)?, is_signed(id)?);
-    Ok(match (bits, signed) {
+    Ok(match (bits.max(size(id)?.saturating_mul(8)), signed) {
         (0..=8, true) => *H5T_STD_I8LE,
         (0..=8, false) => *H5T_STD_U8LE,
         (9..=16, true) => *H5T_STD_I16LE,
@@ -172,14 +173,39 @@ fn native_integer(id: hid_t) -> Result<hid_t> {
         (17..=32, false) => *H5T_STD_U32LE,
         (33..=64, true) => *H5T_STD_I64LE,
         (33..=64, false) => *H5T_STD_U64LE,
+        _ if bits <= 64 && signed => *H5T_STD_I64LE,
+        _ if bits <= 64 => *H5T_STD_U64LE,
         _ => return Err(Error::new(Reason::UnsupportedType, format!("integer of {bits} bits"))),
     })
 }
 
-/// The smallest of float32 and float64 that holds every value of it, where one does; else float64.
+unsafe extern "C" {
+    /// IEEE 754 binary16, little-endian. The binding crate leaves it out.
+    static H5T_IEEE_F16LE_g: hid_t;
+}
+
+/// The smallest float that is not smaller than the type and holds every value of it, as numpy has it; else float64.
 fn native_float(id: hid_t) -> Result<hid_t> {
-    let fields = float_fields(id)?;
-    Ok(if fields.exponent_bits <= 8 && fields.mantissa_bits <= 23 { *H5T_IEEE_F32LE } else { *H5T_IEEE_F64LE })
+    let (bytes, fields) = (size(id)?, float_fields(id)?);
+    // SAFETY: the type is alive.
+    let bias = unsafe { H5Tget_ebias(id) };
+    let holds = |float_bytes: usize, (exponent_bits, mantissa_bits): (usize, usize)| {
+        let own_bias = (1usize << (exponent_bits - 1)) - 1;
+        bytes <= float_bytes
+            && fields.mantissa_bits <= mantissa_bits
+            && fields.exponent_bits <= exponent_bits
+            && bias <= own_bias
+            // The exponents of infinity.
+            && (1usize << fields.exponent_bits).saturating_sub(bias) <= own_bias + 2
+    };
+    Ok(if holds(2, (5, 10)) {
+        // SAFETY: libhdf5 is initialised, since a type is alive, and does not change it after that.
+        unsafe { H5T_IEEE_F16LE_g }
+    } else if holds(4, (8, 23)) {
+        *H5T_IEEE_F32LE
+    } else {
+        *H5T_IEEE_F64LE
+    })
 }
 
 /// Our description of a type that needs no conversion. [`Survey`] has bounded the recursion.

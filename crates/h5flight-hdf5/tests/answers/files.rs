@@ -251,6 +251,20 @@ pub(crate) fn integer_of(bytes: usize, bits: usize, order: H5T_order_t) -> hid_t
     }
 }
 
+/// A little-endian float with its sign in the highest bit.
+pub(crate) fn float_of(bytes: usize, (exponent_bits, mantissa_bits, bias): (usize, usize, usize)) -> hid_t {
+    // SAFETY: no pointers are passed.
+    unsafe {
+        let kind = good(H5Tcopy(*H5T_IEEE_F32LE));
+        let sign_at = exponent_bits + mantissa_bits;
+        good(H5Tset_fields(kind, sign_at, mantissa_bits, exponent_bits, 0, mantissa_bits));
+        good(H5Tset_precision(kind, bytes * 8));
+        good(H5Tset_ebias(kind, bias));
+        good(H5Tset_size(kind, bytes));
+        kind
+    }
+}
+
 /// A long double of this machine, 16 bytes.
 pub(crate) fn long_double(file: &hdf5::File, path: &str, value: f64) {
     let dataset = create(file, path, *H5T_NATIVE_LDOUBLE, (1, H5P_DEFAULT));
