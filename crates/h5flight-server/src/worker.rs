@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use command_fds::{CommandFdExt, FdMapping};
@@ -122,23 +122,31 @@ impl Workers {
 
     /// Everything about a file of `file_bytes`.
     ///
-    /// Small data that needs libhdf5 is read along. Should that kill the worker, a second one leaves it out: one bad
-    /// dataset must not hide the others.
+    /// Small data that needs libhdf5 is read along. Should that kill the worker, a second one leaves it out, in what is left
+    /// of the time: one bad dataset must not hide the others.
     ///
     /// # Errors
     /// `malformed_file`, `not_hdf5`, `truncated`, `file_too_complex`, ...: the file as a whole is refused.
     pub async fn inspect(&self, file: &OwnedFd, file_bytes: u64) -> Result<Inspection> {
-        match self.inspect_once(file, file_bytes, true).await {
-            Err(error) if error.reason() == Reason::MalformedFile => self.inspect_once(file, file_bytes, false).await,
+        let request = |inline| Request::Inspect {
+            limits: self.limits.clone(),
+            inline,
+            file_bytes,
+            memory_bytes_max: self.memory_bytes_max,
+        };
+        let started = Instant::now();
+        match self.inspect_once(file, &request(true), self.inspect_timeout).await {
+            Err(error) if error.reason() == Reason::MalformedFile => {
+                let left = self.inspect_timeout.saturating_sub(started.elapsed());
+                self.inspect_once(file, &request(false), left).await
+            }
             other => other,
         }
     }
 
-    async fn inspect_once(&self, file: &OwnedFd, file_bytes: u64, inline: bool) -> Result<Inspection> {
-        let (limits, memory_bytes_max) = (self.limits.clone(), self.memory_bytes_max);
-        let request = Request::Inspect { limits, inline, file_bytes, memory_bytes_max };
+    async fn inspect_once(&self, file: &OwnedFd, request: &Request, timeout: Duration) -> Result<Inspection> {
         let mut report = Report { found: Inspection::default(), bytes: 0, bytes_max: self.report_bytes_max };
-        self.converse(file, &request, self.inspect_timeout, &mut report).await?;
+        self.converse(file, request, timeout, &mut report).await?;
         Ok(report.found)
     }
 
@@ -192,19 +200,12 @@ impl Workers {
         listener: &mut (impl Listener + Send),
     ) -> Result<()> {
         let permit = Arc::clone(&self.permits).acquire_owned().await.expect("the semaphore is never closed");
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         let mut child = self.spawn(file)?;
         let talk = talk(&mut child, request, listener);
         let outcome = match tokio::time::timeout(timeout, talk).await {
             Ok(outcome) => outcome,
-            Err(_) => {
-                let limit = match request {
-                    Request::Inspect { .. } => "inspect_timeout_ms",
-                    Request::Read { .. } => "worker_read_timeout_ms",
-                };
-                let message = format!("libhdf5 took longer over the file than {} ms ({limit})", timeout.as_millis());
-                Err(Error::new(Reason::MalformedFile, message))
-            }
+            Err(_) => Err(self.too_slow(request)),
         };
         // After Done the child has nothing left to do; before it, it is of no use any more. Either way it goes.
         let _ = child.start_kill();
@@ -222,6 +223,15 @@ impl Workers {
             Ok(status) if error.reason() == Reason::MalformedFile => error.noting(&format!("worker: {status}")),
             _ => error,
         })
+    }
+
+    /// A file that takes too long as a whole may be large and healthy; one read is small, whatever the file is.
+    fn too_slow(&self, request: &Request) -> Error {
+        let (reason, timeout, limit) = match request {
+            Request::Inspect { .. } => (Reason::FileTooComplex, self.inspect_timeout, "inspect_timeout_ms"),
+            Request::Read { .. } => (Reason::MalformedFile, self.read_timeout, "worker_read_timeout_ms"),
+        };
+        Error::new(reason, format!("libhdf5 took longer over the file than {} ms ({limit})", timeout.as_millis()))
     }
 
     fn spawn(&self, file: &OwnedFd) -> Result<Child> {
