@@ -20,6 +20,7 @@
 //! # Ok::<(), h5flight_array::Error>(())
 //! ```
 
+mod bits;
 pub mod deflate;
 pub mod fletcher32;
 pub mod lzf;
