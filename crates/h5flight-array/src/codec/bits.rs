@@ -20,7 +20,6 @@ const TILE_ELEMENTS: usize = 128;
 ///
 /// # Panics
 /// Where `out` has another length than `source`, or that is no multiple of 8 elements: the caller's mistake.
-#[cfg_attr(not(test), allow(dead_code, reason = "the filters that need it follow"))]
 pub(crate) fn untranspose_bits(source: &[u8], element_bytes: usize, out: &mut [u8]) {
     assert_eq!(source.len(), out.len(), "transposing keeps the size");
     assert!(source.len().is_multiple_of(8 * element_bytes), "elements come in eights");
