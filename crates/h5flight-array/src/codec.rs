@@ -20,14 +20,20 @@
 //! # Ok::<(), h5flight_array::Error>(())
 //! ```
 
+mod bits;
+mod bitshuffle;
+mod bzip2;
 pub mod deflate;
 pub mod fletcher32;
+mod lz4;
 pub mod lzf;
 pub mod shuffle;
+mod zstd;
 
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use ::zstd::zstd_safe::DCtx;
 use bytes::Bytes;
 use libdeflater::Decompressor;
 
@@ -40,8 +46,16 @@ pub const DEFLATE: u32 = 1;
 pub const SHUFFLE: u32 = 2;
 /// Registered number of fletcher32.
 pub const FLETCHER32: u32 = 3;
+/// Registered number of bzip2.
+pub const BZIP2: u32 = 307;
 /// Registered number of LZF, h5py's own filter.
 pub const LZF: u32 = 32000;
+/// Registered number of LZ4.
+pub const LZ4: u32 = 32004;
+/// Registered number of bitshuffle, with or without a compression of its own.
+pub const BITSHUFFLE: u32 = 32008;
+/// Registered number of zstd.
+pub const ZSTD: u32 = 32015;
 
 /// The longest pipeline HDF5 knows (H5Z_MAX_NFILTERS): the mask has one bit for each.
 const FILTERS_MAX: usize = 32;
@@ -53,7 +67,16 @@ const SPARE_BYTES_MAX: usize = 16 << 20;
 const EXPANSION_BYTES_MAX: usize = 4 << 10;
 
 /// All filters that are decoded here, without libhdf5: the only list of them.
-static KNOWN: [&Known; 4] = [&deflate::FILTER, &shuffle::FILTER, &fletcher32::FILTER, &lzf::FILTER];
+static KNOWN: [&Known; 8] = [
+    &deflate::FILTER,
+    &shuffle::FILTER,
+    &fletcher32::FILTER,
+    &bzip2::FILTER,
+    &lzf::FILTER,
+    &lz4::FILTER,
+    &bitshuffle::FILTER,
+    &zstd::FILTER,
+];
 
 /// A filter that is decoded here.
 pub(crate) struct Known {
@@ -279,10 +302,13 @@ fn bytes_between_max(chunk_bytes: usize) -> Option<usize> {
 
 /// What decoding needs besides the pipeline, kept for the next chunk: one for each blocking thread.
 ///
-/// Holds one decompressor and up to two intermediate buffers, each of at most 16 MiB while idle.
+/// Holds one decompressor of each library that has any and up to two intermediate buffers, each of at most 16 MiB while
+/// idle.
 #[derive(Default)]
 pub struct Scratch {
     pub(crate) decompressor: Decompressor,
+    /// Made by the first zstd stream: 160 kB that most files don't need.
+    pub(crate) zstd: Option<DCtx<'static>>,
     spare: Vec<Vec<u8>>,
 }
 
@@ -363,13 +389,9 @@ fn unsupported(filter: &Filter) -> Error {
         5 => "nbit",
         6 => "scaleoffset",
         305 => "lzo",
-        307 => "bzip2",
         32001 => "blosc",
         32002 => "mafisc",
-        32004 => "lz4",
-        32008 => "bitshuffle",
         32013 => "zfp",
-        32015 => "zstd",
         32017 | 32024 => "sz",
         32019 => "jpeg",
         32026 => "blosc2",

@@ -18,7 +18,13 @@ const CLASS_VERSION: i32 = 1;
 const PARAMS_MAX: usize = 256;
 
 /// Callbacks are not told which filter they are: each has a function of its own.
-const DECODERS: [(u32, H5Z_func_t); 1] = [(codec::LZF, Some(decode::<{ codec::LZF }>))];
+const DECODERS: [(u32, H5Z_func_t); 5] = [
+    (codec::BZIP2, Some(decode::<{ codec::BZIP2 }>)),
+    (codec::LZF, Some(decode::<{ codec::LZF }>)),
+    (codec::LZ4, Some(decode::<{ codec::LZ4 }>)),
+    (codec::BITSHUFFLE, Some(decode::<{ codec::BITSHUFFLE }>)),
+    (codec::ZSTD, Some(decode::<{ codec::ZSTD }>)),
+];
 
 /// Makes the filters known to libhdf5, but for those that it brings itself; doing it again changes nothing.
 pub(crate) fn register() -> Result<()> {

@@ -55,7 +55,7 @@ pub fn unshuffle(source: &[u8], element_bytes: usize, out: &mut [u8]) {
         4 => interleave::<4>(planes, elements),
         8 => interleave::<8>(planes, elements),
         16 => interleave::<16>(planes, elements),
-        _ => interleave_from(0, planes, element_bytes, elements),
+        _ => interleave_any(planes, element_bytes, elements),
     }
 }
 
@@ -75,25 +75,32 @@ pub fn shuffle(source: &[u8], element_bytes: usize) -> Vec<u8> {
 
 /// Elements of N bytes, N a power of two: most of them by [`weave`], the last few one by one.
 fn interleave<const N: usize>(planes: &[u8], out: &mut [u8]) {
+    let count = planes.len() / N;
+    interleave_planes::<N>(std::array::from_fn(|byte| &planes[byte * count..(byte + 1) * count]), out);
+}
+
+/// Like [`unshuffle`] where the planes, N a power of two and all of one length, do not lie one behind the other.
+pub(super) fn interleave_planes<const N: usize>(planes: [&[u8]; N], out: &mut [u8]) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: `weave` needs SSE2, which is part of the x86_64 baseline that this code is compiled for.
     let woven = unsafe { weave::<N>(planes, out) };
     #[cfg(not(target_arch = "x86_64"))]
     let woven = 0;
-    interleave_from(woven, planes, N, out);
+    for (element, out) in out.chunks_exact_mut(N).enumerate().skip(woven) {
+        for (plane, byte) in planes.iter().zip(out) {
+            *byte = plane[element];
+        }
+    }
 }
 
-/// Elements of any size, from element `first` on, in blocks whose output stays in the nearest cache while its bytes
-/// are filled in plane by plane.
-fn interleave_from(first: usize, planes: &[u8], element_bytes: usize, out: &mut [u8]) {
+/// Elements of any size, in blocks whose output stays in the nearest cache while its bytes are filled in plane by plane.
+fn interleave_any(planes: &[u8], element_bytes: usize, out: &mut [u8]) {
     const BLOCK_BYTES: usize = 8 << 10;
     let count = planes.len() / element_bytes;
     let block_elements = (BLOCK_BYTES / element_bytes).max(1);
-    for start in (first..count).step_by(block_elements) {
-        let end = count.min(start + block_elements);
-        let block = &mut out[start * element_bytes..end * element_bytes];
+    for (start, block) in (0..).step_by(block_elements).zip(out.chunks_mut(block_elements * element_bytes)) {
         for byte in 0..element_bytes {
-            let plane = &planes[byte * count + start..byte * count + end];
+            let plane = &planes[byte * count + start..(byte + 1) * count];
             for (element, value) in block.chunks_exact_mut(element_bytes).zip(plane) {
                 element[byte] = *value;
             }
@@ -104,14 +111,13 @@ fn interleave_from(first: usize, planes: &[u8], element_bytes: usize, out: &mut 
 /// Interleaves N planes, 16 elements at a time, and returns how many elements that were.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "sse2")]
-fn weave<const N: usize>(planes: &[u8], out: &mut [u8]) -> usize {
+fn weave<const N: usize>(planes: [&[u8]; N], out: &mut [u8]) -> usize {
     use std::arch::x86_64::{
         __m128i, _mm_cvtsi128_si64, _mm_set_epi64x, _mm_setzero_si128, _mm_unpackhi_epi8, _mm_unpackhi_epi64,
         _mm_unpacklo_epi8,
     };
     const { assert!(N.is_power_of_two(), "the perfect shuffle takes log2 N rounds") };
-    let count = planes.len() / N;
-    let planes: [&[u8]; N] = std::array::from_fn(|byte| &planes[byte * count..(byte + 1) * count]);
+    let count = planes[0].len();
     for (group, out) in out[..N * count].chunks_exact_mut(16 * N).enumerate() {
         let mut lanes: [__m128i; N] = [_mm_setzero_si128(); N];
         for (lane, plane) in lanes.iter_mut().zip(planes) {
@@ -161,7 +167,8 @@ mod tests {
             let mut out = vec![0xAA; data.len()];
             unshuffle(&shuffled, element_bytes, &mut out);
             prop_assert_eq!(&out, &data);
-            interleave_from(0, &shuffled[..data.len() / element_bytes * element_bytes], element_bytes, &mut out);
+            let whole_bytes = data.len() / element_bytes * element_bytes;
+            interleave_any(&shuffled[..whole_bytes], element_bytes, &mut out[..whole_bytes]);
             prop_assert_eq!(out, data);
         }
     }

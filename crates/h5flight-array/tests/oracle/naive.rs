@@ -160,7 +160,7 @@ impl NaiveArray {
             _ => Storage::Contiguous { offset: Some(ARRAY_OFFSET) },
         };
         let filter = |id| Filter { id, name: String::new(), params: Vec::new() };
-        let filters = if chunked && kind == 3 { vec![filter(307)] } else { vec![filter(2), filter(1)] };
+        let filters = if chunked && kind == 3 { vec![filter(305)] } else { vec![filter(2), filter(1)] };
         let fill = (fixed && choices.one_in(2)).then(|| value(element, 4711));
         let grid: Vec<u64> = shape.iter().zip(&chunk_shape).map(|(size, chunk)| size.div_ceil(*chunk)).collect();
         let sparse = choices.one_in(2);
