@@ -118,7 +118,9 @@ impl ChunkIndex {
     /// # Errors
     /// `malformed_file` when a run is damaged or two runs name the same chunk.
     pub fn from_runs(runs: &[ChunkRun]) -> Result<Self> {
-        let mut pointers = Vec::with_capacity(runs.iter().map(|run| run.pointers as usize).sum());
+        // A run that claims more than it may is refused when its turn comes: until then it gets no room.
+        let claimed = runs.iter().map(|run| (run.pointers as usize).min(RUN_POINTERS_MAX));
+        let mut pointers = Vec::with_capacity(claimed.sum());
         for run in runs {
             run.unpack_into(&mut pointers)?;
         }
@@ -226,6 +228,13 @@ mod tests {
             let run = ChunkRun { first_number, last_number, pointers, packed };
             let _ = run.unpack_into(&mut Vec::new());
         }
+    }
+
+    /// It asked for 96 GiB first.
+    #[test]
+    fn a_run_that_claims_too_many_pointers_is_damaged() {
+        let run = ChunkRun { first_number: 0, last_number: 9, pointers: u32::MAX, packed: vec![1; 9] };
+        assert_eq!(ChunkIndex::from_runs(&[run.clone(), run]).unwrap_err().reason, Reason::MalformedFile);
     }
 
     #[test]

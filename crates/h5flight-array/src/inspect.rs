@@ -264,21 +264,18 @@ impl Frame {
     /// # Errors
     /// `malformed_file`: whatever goes wrong here, the worker did not end as it should have.
     pub fn read_from(input: &mut impl Read) -> Result<Option<Self>> {
-        let mut head = [0u8; HEAD_BYTES];
-        match input.read(&mut head[..1]) {
-            Ok(0) => return Ok(None),
-            Ok(_) => {}
-            Err(error) => return Err(broken("cannot be read").with_source(error)),
+        let head = read_up_to(input, HEAD_BYTES)?;
+        if head.is_empty() {
+            return Ok(None);
         }
-        let mut fill = |buffer: &mut [u8]| {
-            input.read_exact(buffer).map_err(|error| broken("ends within a frame").with_source(error))
+        let whole = |bytes: Vec<u8>, declared: usize| match bytes.len() == declared {
+            true => Ok(bytes),
+            false => Err(broken("ends within a frame")),
         };
-        fill(&mut head[1..])?;
+        let head = <[u8; HEAD_BYTES]>::try_from(head).map_err(|_| broken("ends within a frame"))?;
         let (message_bytes, data_bytes) = Self::lengths(head)?;
-        let mut message = vec![0; message_bytes];
-        fill(&mut message)?;
-        let mut data = vec![0; data_bytes];
-        fill(&mut data)?;
+        let message = whole(read_up_to(input, message_bytes)?, message_bytes)?;
+        let data = whole(read_up_to(input, data_bytes)?, data_bytes)?;
         Self::from_parts(&message, data.into()).map(Some)
     }
 
@@ -304,6 +301,13 @@ impl Frame {
             serde_json::from_slice(message).map_err(|error| broken("is not understood").with_source(error))?;
         Ok(Self { message, data })
     }
+}
+
+/// What there is of these bytes, and fewer only at the end. Memory follows what arrives, not what was announced.
+fn read_up_to(input: &mut impl Read, bytes: usize) -> Result<Vec<u8>> {
+    let mut arrived = Vec::new();
+    let read = input.take(bytes as u64).read_to_end(&mut arrived);
+    read.map(|_| arrived).map_err(|error| broken("cannot be read").with_source(error))
 }
 
 /// Whatever the worker said, it was not an answer.

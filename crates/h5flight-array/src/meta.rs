@@ -13,6 +13,11 @@ pub const RANK_MAX: usize = 32;
 pub const TYPE_DEPTH_MAX: usize = 32;
 /// How many members a compound may have.
 pub const MEMBERS_MAX: usize = 4096;
+/// How many elements an array may have, and indices an axis: libhdf5 counts them in 63 bits (hssize_t). Sums of two of
+/// these numbers never overflow.
+pub const ELEMENTS_MAX: u64 = i64::MAX as u64;
+/// The fewest bytes an element may take. A type that cannot be smaller than this has no value that fits a block.
+const ELEMENT_BYTES_MAX: u64 = u32::MAX as u64;
 
 /// Order of the bytes of a number in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -134,7 +139,27 @@ impl ElementType {
     /// # Errors
     /// `malformed_file` or `unsupported_type`, naming the part.
     pub fn check(&self) -> Result<()> {
-        self.check_at(0)
+        self.check_at(0)?;
+        match self.least_bytes() {
+            Some(bytes) if bytes <= ELEMENT_BYTES_MAX => Ok(()),
+            _ => Err(Error::new(Reason::MalformedFile, "element type of more than 4 GiB")),
+        }
+    }
+
+    /// Bytes of the smallest value in a decoded block; `None` where they pass 64 bits.
+    fn least_bytes(&self) -> Option<u64> {
+        /// The count before a string, a sequence or a path.
+        const COUNT_BYTES: u64 = 4;
+        match self {
+            _ if self.fixed_bytes().is_some() => self.fixed_bytes(),
+            Self::Compound { members, .. } => {
+                members.iter().try_fold(0u64, |bytes, member| bytes.checked_add(member.element.least_bytes()?))
+            }
+            Self::Array { dims, item } => {
+                dims.iter().try_fold(item.least_bytes()?, |bytes, dim| bytes.checked_mul(u64::from(*dim)))
+            }
+            _ => Some(COUNT_BYTES),
+        }
     }
 
     fn check_at(&self, depth: usize) -> Result<()> {
@@ -285,6 +310,10 @@ impl ArrayMeta {
         let shape = self.shape();
         if shape.len() > RANK_MAX {
             return malformed(format!("array of rank {}, the most is {RANK_MAX}", shape.len()));
+        }
+        let countable = product(shape).is_some_and(|elements| elements <= ELEMENTS_MAX);
+        if !countable || shape.iter().any(|size| *size > ELEMENTS_MAX) {
+            return malformed(format!("array of shape {shape:?} has more than 2^63 elements"));
         }
         self.element.check()?;
         if let Storage::Chunked { chunk_shape } = &self.storage {

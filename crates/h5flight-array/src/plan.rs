@@ -39,7 +39,7 @@ use crate::batch::schema::{Output, OutputRequest};
 use crate::error::{Error, Reason, Result};
 use crate::index::{ChunkIndex, ChunkPointer};
 use crate::inspect::Hyperslab;
-use crate::meta::{ArrayMeta, ElementType, Space, product};
+use crate::meta::{ArrayMeta, ELEMENTS_MAX, ElementType, Space, product};
 use crate::selection::{AxisSelection, Resolved};
 
 /// How a result is laid out in Arrow.
@@ -80,6 +80,8 @@ pub struct PlanOptions {
     pub batch_rows_min_columns: u64,
     /// Decoded blocks that one batch may need at once; a single row may pass it.
     pub batch_blocks_bytes_max: u64,
+    /// Decoded blocks that one row may need at once: a row is never assembled in parts.
+    pub row_blocks_bytes_max: u64,
     /// The largest chunk that is decoded.
     pub chunk_bytes_max: u64,
     /// The largest result; `None` is no bound.
@@ -98,6 +100,7 @@ impl Default for PlanOptions {
             batch_bytes: 1 << 20,
             batch_rows_min_columns: 1000,
             batch_blocks_bytes_max: 64 << 20,
+            row_blocks_bytes_max: 1 << 30,
             chunk_bytes_max: 64 << 20,
             result_bytes_max: None,
             row_bytes_max: 256 << 20,
@@ -145,9 +148,9 @@ pub fn total_shape(extents: &[ExtentView<'_>]) -> Result<Vec<u64>> {
             let what = format!("extent {at}: {count} rows from {array_row} of {array_rows} as row {first_row}");
             return refuse(format!("{what}, after {rows} rows"));
         }
-        rows = match rows.checked_add(extent.rows) {
+        rows = match rows.checked_add(extent.rows).filter(|rows| *rows <= ELEMENTS_MAX) {
             Some(rows) => rows,
-            None => return refuse("the extents have more than 2^64 rows".into()),
+            None => return refuse("the extents have more than 2^63 rows".into()),
         };
     }
     match shape.first_mut() {
@@ -292,11 +295,7 @@ impl Plan {
         let shape = selected.shape();
         let output = Output::new(&OutputRequest { meta, selected, picks: &picks, kept: &kept, options })?;
         let items = shape.get(1..).map_or(Some(1), product);
-        let row_bytes = items.and_then(|items| items.checked_mul(output.element_bytes));
-        let (Some(items), Some(row_bytes)) = (items, row_bytes.filter(|bytes| *bytes <= options.row_bytes_max)) else {
-            let message = format!("one row of the result of shape {shape:?} passes {} bytes", options.row_bytes_max);
-            return Err(Error::new(Reason::ResultTooLarge, message));
-        };
+        let (items, row_bytes) = row_size(items, &output, options, &shape)?;
         let rows = shape.first().copied().unwrap_or(1);
         let range = row_range(options, rows)?;
         check_result(options, &range, row_bytes, &shape)?;
@@ -506,6 +505,16 @@ fn row_range(options: &PlanOptions, rows: u64) -> Result<Range<u64>> {
     }
 }
 
+/// Elements of a row, and bytes of their values. The row's indices, where they are delivered, count for the bound.
+fn row_size(items: Option<u64>, output: &Output, options: &PlanOptions, shape: &[u64]) -> Result<(u64, u64)> {
+    let fits = |items: &u64| output.row_bytes(*items) <= options.row_bytes_max;
+    let items = items.filter(fits).ok_or_else(|| {
+        let message = format!("one row of the result of shape {shape:?} passes {} bytes", options.row_bytes_max);
+        Error::new(Reason::ResultTooLarge, message)
+    })?;
+    Ok((items, items.saturating_mul(output.element_bytes)))
+}
+
 fn check_result(options: &PlanOptions, range: &Range<u64>, row_bytes: u64, shape: &[u64]) -> Result<()> {
     let Some(bytes_max) = options.result_bytes_max else { return Ok(()) };
     match (range.end - range.start).checked_mul(row_bytes) {
@@ -533,8 +542,13 @@ fn touched_extents(extents: &[ExtentView<'_>], wanted: &Wanted<'_>) -> Result<Ve
     Ok(planned)
 }
 
+/// Bytes up to which a batch has its least number of rows: 1,000 rows of 4,096 columns of 8 bytes fit.
+const MINIMAL_BATCH_BYTES_MAX: u64 = 64 << 20;
+
 /// Rows that make a batch of the target size, for rows of this many bytes.
 pub(crate) fn batch_rows(row_bytes: u64, rows_min: u64, options: &PlanOptions) -> u64 {
     let rows = options.batch_bytes.checked_div(row_bytes).unwrap_or(BATCH_ROWS_MAX);
+    // A schema that is large must not make batches of wide rows gigabytes.
+    let rows_min = rows_min.min(MINIMAL_BATCH_BYTES_MAX.checked_div(row_bytes).unwrap_or(rows_min));
     rows.max(rows_min).clamp(1, BATCH_ROWS_MAX)
 }

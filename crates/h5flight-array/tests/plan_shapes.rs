@@ -9,6 +9,7 @@ use h5flight_array::meta::{ArrayMeta, ByteOrder, ElementType, Filter, Space, Sto
 use h5flight_array::plan::{BlockId, BlockSource, ByteRange, ExtentView, Layout, Plan, PlanOptions, total_shape};
 use h5flight_array::selection::Selection;
 
+const BYTE: ElementType = ElementType::Integer { bytes: 1, signed: false, order: ByteOrder::Little };
 const U16: ElementType = ElementType::Integer { bytes: 2, signed: false, order: ByteOrder::Little };
 
 fn array(shape: &[u64], storage: Storage, element: ElementType) -> ArrayMeta {
@@ -209,6 +210,99 @@ fn refusals_name_their_reason_and_numbers() {
         let error = plan_with(&meta, text, &options).expect_err(message);
         assert_eq!(error.reason, reason, "{}", error.message);
         assert!(error.message.contains(message), "{}", error.message);
+    }
+}
+
+/// Each of these was once planned: gigabytes from a small request, or from a small file.
+#[test]
+fn what_one_row_takes_is_bounded_before_it_is_planned() {
+    let default = PlanOptions::default;
+    let tidy = || PlanOptions { layout: Layout::Tidy, ..default() };
+    let deep: Vec<u64> = [vec![1; 31], vec![1 << 24]].concat();
+    let cases = [
+        // 2^20 chunks that were never stored, 64 MiB each.
+        (chunked(&[1, 1 << 45], &[1, 1 << 25]), "0:1, ::33554432", default(), "1048576 chunks"),
+        // 2^26 ranges of two bytes: a list of 1 GiB, and as many reads.
+        (contiguous(&[2, 1 << 13, 1 << 26]), ":, :, ::8192", default(), "67108864 places"),
+        // 16 MiB of values with 31 indices of 8 bytes each.
+        (array(&deep, Storage::Compact, U16), "", tidy(), "one row"),
+    ];
+    for (meta, text, options, message) in cases {
+        meta.check().unwrap();
+        let error = plan_with(&meta, text, &options).expect_err(message);
+        assert_eq!(error.reason, Reason::ResultTooLarge, "{}", error.message);
+        assert!(error.message.contains(message), "{}", error.message);
+    }
+}
+
+/// They were joined into one range from the first to the last, however far apart.
+#[test]
+fn many_rows_far_apart_are_read_one_by_one() {
+    let meta = array(&[1 << 40], Storage::Contiguous { offset: Some(0) }, BYTE);
+    let scattered = (0..200_000u64).map(|at| (at * 7_919 % 200_000 * 5000).to_string()).collect::<Vec<_>>().join(",");
+    for (text, rows) in [(":2000000000:5000".to_owned(), 400_000), (format!("[{scattered}]"), 200_000)] {
+        let ranges = raw_ranges(&meta, &text);
+        assert_eq!(ranges.len(), rows);
+        assert!(ranges.iter().all(|(_, bytes)| *bytes == 1));
+    }
+}
+
+#[test]
+fn wide_rows_do_not_fill_the_least_batch_of_columns() {
+    let wide = ElementType::Opaque { bytes: 16_384, tag: String::new() };
+    let meta = array(&[5000, 4096], Storage::Contiguous { offset: Some(0) }, wide);
+    let options = || PlanOptions { layout: Layout::Columns, ..PlanOptions::default() };
+    // 1,000 rows would be 64 GiB.
+    assert_eq!(batch_rows(&plan_with(&meta, ":3", &options()).unwrap()), [1, 1, 1]);
+    let numbers = array(
+        &[2000, 4096],
+        Storage::Contiguous { offset: Some(0) },
+        ElementType::Float { bytes: 8, order: ByteOrder::Little },
+    );
+    assert_eq!(batch_rows(&plan_with(&numbers, "", &options()).unwrap()), [1000, 1000]);
+}
+
+#[test]
+fn batches_of_tiny_chunks_hold_a_bounded_number_of_them() {
+    let meta = chunked(&[1_000_000], &[1]);
+    assert!((0..plan(&meta, "").batches()).all(|at| plan(&meta, "").batch(at).blocks().len() <= 1 << 17));
+}
+
+#[test]
+fn arrays_of_more_elements_than_libhdf5_counts_are_malformed() {
+    // A chunk number or the end of an array would pass 64 bits.
+    for shape in [&[1 << 63][..], &[1 << 32, 1 << 32], &[0, u64::MAX], &[1 << 40, 1 << 40, 0, 1 << 63]] {
+        assert_eq!(
+            chunked(shape, &vec![1; shape.len()]).check().unwrap_err().reason,
+            Reason::MalformedFile,
+            "{shape:?}"
+        );
+    }
+    chunked(&[(1 << 63) - 1], &[1]).check().unwrap();
+    let half = chunked(&[1 << 62], &[1]);
+    let view = |first_row| ExtentView { first_row, array_row: 0, rows: 1 << 62, meta: &half, inline: false };
+    assert_eq!(total_shape(&[view(0)]).unwrap(), [1 << 62]);
+    assert_eq!(total_shape(&[view(0), view(1 << 62)]).unwrap_err().reason, Reason::UnsupportedLayout);
+    let text = || Box::new(ElementType::VarString { text: Text::Utf8 });
+    let large = |dims: &[u32]| ElementType::Array { dims: dims.to_vec(), item: text() };
+    large(&[1 << 29]).check().unwrap();
+    for dims in [&[1 << 30][..], &[1 << 20, 1 << 20], &[u32::MAX; 32]] {
+        assert_eq!(large(dims).check().unwrap_err().reason, Reason::MalformedFile, "{dims:?}");
+    }
+}
+
+/// The ends of the longest axes there are, both ways.
+#[test]
+fn the_longest_axis_is_cut_without_overflow() {
+    for (rows, chunk) in [((1u64 << 63) - 1, 1u64 << 25), ((1 << 63) - 1, 1000), ((1 << 62) + 1, 3)] {
+        for text in ["::-1", "::-3", ":", "5:", "::9223372036854775806", "-1::-9223372036854775806"] {
+            let plan = plan(&chunked(&[rows], &[chunk]), text);
+            for at in [0, plan.batches() / 2, plan.batches() - 1] {
+                let batch = plan.batch(at);
+                assert!(!batch.rows().is_empty());
+                batch.blocks().iter().for_each(|id| assert!((plan.first_use(*id)..=plan.last_use(*id)).contains(&at)));
+            }
+        }
     }
 }
 

@@ -126,6 +126,7 @@ fn plan_version(service: &Service, version: Arc<ResolvedVersion>, request: &Read
         batch_bytes: request.batch_bytes,
         batch_rows_min_columns: COLUMNS_ROWS_MIN,
         batch_blocks_bytes_max: read_memory_bytes(service) / 4,
+        row_blocks_bytes_max: read_memory_bytes(service),
         chunk_bytes_max: config.chunk_bytes_max,
         result_bytes_max: (config.result_bytes_max > 0).then_some(config.result_bytes_max),
         row_bytes_max: ROW_BYTES_MAX,

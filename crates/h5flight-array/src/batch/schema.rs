@@ -118,10 +118,14 @@ impl Output {
 
     /// Result rows of a batch of the target size, for rows of this many elements.
     pub(crate) fn batch_rows(&self, items: u64, options: &PlanOptions) -> u64 {
-        let index_bytes = INDEX_BYTES * self.index_axes.len() as u64;
-        let row_bytes = items.saturating_mul(self.element_bytes.saturating_add(index_bytes));
         let rows_min = if self.layout == Layout::Columns { options.batch_rows_min_columns } else { 1 };
-        batch_rows(row_bytes, rows_min, options)
+        batch_rows(self.row_bytes(items), rows_min, options)
+    }
+
+    /// Delivered bytes of a row of this many elements, its indices included.
+    pub(crate) fn row_bytes(&self, items: u64) -> u64 {
+        let index_bytes = INDEX_BYTES * self.index_axes.len() as u64;
+        items.saturating_mul(self.element_bytes.saturating_add(index_bytes))
     }
 }
 

@@ -24,8 +24,13 @@ const ROW_BLOCKS_MAX: u64 = 1 << 20;
 const GAP_BYTES_MAX: u64 = 4096;
 /// At most this many times the picked bytes are read for that.
 const GAP_FACTOR_MAX: u64 = 16;
-/// Byte ranges of one row of a raw block at most; more are read as one.
-const ROW_RANGES_MAX: usize = 65_536;
+/// Byte ranges along one axis of a row of a raw block at most; more are read as one.
+const AXIS_RANGES_MAX: usize = 65_536;
+/// Byte ranges of one row of a raw block at most: each is a read of its own, and 16 bytes of plan.
+const ROW_RANGES_MAX: u64 = 1 << 20;
+/// What a block costs besides its bytes, in the plan, in maps and as an allocation: chunks of one element would otherwise
+/// make batches of a million blocks.
+const BLOCK_BYTES_MIN: u64 = 512;
 
 /// What a plan asks of all its extents.
 pub(crate) struct Wanted<'a> {
@@ -220,7 +225,15 @@ impl Grid {
         let row_blocks = (0..block_shape.len()).filter(|axis| *axis != wanted.row_axis);
         let row_blocks = row_blocks.map(|axis| spreads[axis].len() as u64).product::<u64>();
         let counts = shape.iter().zip(&block_shape).map(|(size, block)| size.div_ceil((*block).max(1))).collect();
-        let row_blocks_bytes = row_blocks.saturating_mul(block_bytes);
+        let row_blocks_bytes = row_blocks.saturating_mul(block_bytes.max(BLOCK_BYTES_MIN));
+        if row_blocks_bytes > wanted.options.row_blocks_bytes_max {
+            let most = wanted.options.row_blocks_bytes_max;
+            let message = format!(
+                "one row touches {row_blocks} chunks of shape {block_shape:?}, {row_blocks_bytes} bytes when decoded, \
+                 the most is {most}"
+            );
+            return Err(Error::new(Reason::ResultTooLarge, message));
+        }
         Ok(Self { kind, block_shape, counts, spreads, row_blocks_bytes })
     }
 
@@ -307,7 +320,7 @@ impl Raw {
             .iter()
             .map(|stride| {
                 let distance_max = (GAP_BYTES_MAX / stride).saturating_add(1).min(GAP_FACTOR_MAX);
-                GapRule { distance_max, runs_max: ROW_RANGES_MAX }
+                GapRule { distance_max, runs_max: AXIS_RANGES_MAX }
             })
             .collect();
         let empty = || (Cover { runs: Vec::new(), len: 1 }, Vec::new());
@@ -316,7 +329,9 @@ impl Raw {
             covers[axis] = Cover::of_pick(&wanted.picks[axis], rules[axis]);
         }
         widen(&mut covers, shape, &strides, wanted.row_axis);
-        let row_rule = rules.get(wanted.row_axis).copied().unwrap_or(GapRule { distance_max: 1, runs_max: 1 });
+        let distance_max = rules.get(wanted.row_axis).map_or(1, |rule| rule.distance_max);
+        // Batches end before their ranges are too many: joining rows that lie far apart could read the whole array.
+        let row_rule = GapRule { distance_max, runs_max: usize::MAX };
         let row_bytes = covers.iter().fold(element_bytes, |bytes, (cover, _)| bytes.saturating_mul(cover.len));
         if row_bytes > wanted.options.row_bytes_max {
             let most = wanted.options.row_bytes_max;
@@ -325,6 +340,11 @@ impl Raw {
         }
         let mut raw = Self { offset, strides, element_bytes, covers, row_bytes, row_ranges: 1, row_rule };
         raw.row_ranges = raw.ranges_of_a_row(shape, wanted.row_axis);
+        if raw.row_ranges > ROW_RANGES_MAX {
+            let message =
+                format!("one row lies in {} places of the file, the most is {ROW_RANGES_MAX}", raw.row_ranges);
+            return Err(Error::new(Reason::ResultTooLarge, message));
+        }
         Ok(raw)
     }
 

@@ -3,6 +3,7 @@
 //! Batches end where a row of blocks ends, wherever that keeps them near their target size: then no block is needed by
 //! two batches. Blocks taller than a batch are cut into even parts. Everything is arithmetic but for index lists.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use super::axis::{Cover, Pick, Piece, RangeBlocks, by_index, pieces};
@@ -387,21 +388,23 @@ fn segments(map: &RowMap<'_>, rows: u64, limits: &BatchLimits) -> Vec<Segment> {
 
 /// Walks the list and cuts where a batch would pass its rows or the bytes of the blocks that it touches.
 fn listed_cuts(map: &RowMap<'_>, list: &[u64], limits: &BatchLimits) -> Vec<u64> {
-    let (mut cuts, mut touched, mut touched_bytes) = (vec![0], std::collections::HashSet::new(), 0u64);
+    // By row of blocks, the last batch that touched it: nothing is cleared from batch to batch.
+    let (mut cuts, mut touched, mut touched_bytes) = (vec![0u64], HashMap::new(), 0u64);
     let (mut first_row, mut rows_max, mut before) = (0, u64::MAX, None);
     for (row, index) in (0u64..).zip(list) {
         let extent = map.extent_of(*index);
         let block = map.block_rows(extent).map(|block| (extent, map.array_index(extent, *index) / block));
         // Neighbours mostly lie in the same row of blocks: the set is asked only when it changes.
         let adds = match (&map.extents[extent].blocks, block) {
-            (Blocks::Grid(grid), Some(key)) if before != block && !touched.contains(&key) => grid.row_blocks_bytes,
+            (Blocks::Grid(grid), Some(key)) if before != block && touched.get(&key) != Some(&cuts.len()) => {
+                grid.row_blocks_bytes
+            }
             _ => 0,
         };
         rows_max = rows_max.min(map.rows_per_batch(extent, limits));
         let full = row - first_row >= rows_max || touched_bytes.saturating_add(adds) > limits.blocks_bytes;
         let adds = if full && row > first_row {
             cuts.push(row);
-            touched.clear();
             (first_row, touched_bytes, rows_max) = (row, 0, map.rows_per_batch(extent, limits));
             match &map.extents[extent].blocks {
                 Blocks::Grid(grid) => grid.row_blocks_bytes,
@@ -411,7 +414,7 @@ fn listed_cuts(map: &RowMap<'_>, list: &[u64], limits: &BatchLimits) -> Vec<u64>
             adds
         };
         if adds > 0 {
-            touched.extend(block);
+            touched.extend(block.map(|block| (block, cuts.len())));
         }
         touched_bytes = touched_bytes.saturating_add(adds);
         before = block;
