@@ -125,6 +125,7 @@ impl Inspector<'_> {
             path: path.to_owned(),
             kind: ObjectKind::Dataset,
             attributes: Map::new(),
+            attribute_types: Map::new(),
             array: None,
             problem: None,
             address: address.saturating_add(self.file.base),
@@ -137,7 +138,8 @@ impl Inspector<'_> {
                 return bare(object);
             }
         };
-        object.attributes = attribute::all(&handle, self.asked.limits, self.references)?;
+        let found = attribute::all(&handle, self.asked.limits, self.references)?;
+        (object.attributes, object.attribute_types) = (found.values, found.types);
         // SAFETY: the object is alive.
         object.kind = match unsafe { H5Iget_type(handle.id()) } {
             H5I_GROUP => ObjectKind::Group,
@@ -356,7 +358,7 @@ fn nwb_facts(file: &OpenFile, found: &[Found], references: &References) -> Optio
 
 fn root_attribute(file: &OpenFile, name: &CStr, references: &References) -> Option<String> {
     let limits = InspectLimits { attribute_bytes_max: FACT_BYTES_MAX, ..InspectLimits::default() };
-    only_text(attribute::one(&file.handle, name, &limits, references).ok()?)
+    only_text(attribute::one(&file.handle, name, &limits, references).value)
 }
 
 /// The text of a dataset that holds one string.
