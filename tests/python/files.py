@@ -288,6 +288,14 @@ def _items(values: np.ndarray, kind: h5py.h5t.TypeID) -> np.ndarray:
     return values.view(values.dtype.newbyteorder(">")) if order == h5py.h5t.ORDER_BE else values
 
 
+def target(reference: Any, file: h5py.File) -> h5py.HLObject | None:
+    """What a reference leads to; None for a null one, and where the object is gone."""
+    try:
+        return file[reference] if reference else None
+    except (ValueError, KeyError):
+        return None
+
+
 def promised(values: Any, kind: h5py.h5t.TypeID, file: h5py.File) -> np.ndarray:
     """h5py's values in the form of our client: text, paths of references, native numbers, packed compounds."""
     values = np.asarray(values)
@@ -308,7 +316,8 @@ def promised(values: Any, kind: h5py.h5t.TypeID, file: h5py.File) -> np.ndarray:
         known = all(isinstance(text, str) for text in texts)
         return objects(texts if known else [_raw(v, padding) for v in values.reshape(-1)], values.shape)
     if group == h5py.h5t.REFERENCE:
-        return objects([file[ref].name if ref else None for ref in values.reshape(-1)], values.shape)
+        found = [target(ref, file) for ref in values.reshape(-1)]
+        return objects([at.name if at is not None else None for at in found], values.shape)
     if group == h5py.h5t.VLEN:
         item = kind.get_super()
         return objects([promised(_items(v, item), item, file) for v in values.reshape(-1)], values.shape)

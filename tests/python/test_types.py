@@ -88,20 +88,3 @@ def test_a_selection_that_does_not_fit_is_an_index_error_with_its_reason(types: 
     assert isinstance(caught.value, h5flight.SelectionError)
     assert caught.value.reason == reason
     assert not str(caught.value)[0].isupper()
-
-
-def test_attributes_are_plain_python_values(server: Server, publish: Callable[..., h5flight.Experiment]) -> None:
-    path = Path(server.roots["lab"]) / "attributes.h5"
-    with h5py.File(path, "w") as file:
-        dataset = file.create_dataset("data", data=np.arange(3))
-        told = {"unit": "mV", "rate": 30.5, "count": np.uint8(7), "list": [1, 2, 3], "words": ["a", "ß"], "ok": True}
-        dataset.attrs.update(told)
-        dataset.attrs["raw"] = np.void(b"\0\1")
-        dataset.attrs["to"] = dataset.ref
-        file.attrs["lab"] = "here"
-    experiment = publish(path)
-    attributes = experiment["data"].attrs
-    assert {name: attributes[name] for name in told} == {**told, "count": 7}
-    assert attributes["raw"] == b"\0\1"
-    assert attributes["to"] == "/data"
-    assert experiment.attrs["lab"] == "here"
