@@ -199,7 +199,8 @@ pub struct Object {
     pub attribute_types: serde_json::Map<String, Value>,
     /// The array, for datasets.
     pub array: Option<ArrayMeta>,
-    /// Why the dataset cannot be read although it is listed (type or space could not be understood).
+    /// Why the dataset cannot be read although it is listed (type or space could not be understood), or why members of
+    /// the group are missing.
     pub problem: Option<(Reason, String)>,
     /// Address of the object header: the same object under two names has the same.
     pub address: u64,

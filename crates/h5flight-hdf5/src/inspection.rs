@@ -48,7 +48,7 @@ pub(crate) struct Inspection<'a> {
 
 /// Answers [`h5flight_array::inspect::Request::Inspect`].
 pub(crate) fn inspect(file: &OpenFile, asked: &Inspection<'_>, out: &mut impl Write) -> Result<()> {
-    let Survey { found, paths } = Survey::walk(file, asked.limits)?;
+    let Survey { found, paths, cut_short } = Survey::walk(file, asked.limits)?;
     let references = References::known(file, paths);
     let facts = FileFacts {
         superblock: file.superblock,
@@ -69,7 +69,11 @@ pub(crate) fn inspect(file: &OpenFile, asked: &Inspection<'_>, out: &mut impl Wr
         match found {
             Found::Link(link) => send(out, &Frame::plain(Message::Link(link)))?,
             Found::Object { path, address } => {
-                let looked = inspector.look_at(&path, address).map_err(crate::handle::about(&path))?;
+                let mut looked = inspector.look_at(&path, address).map_err(crate::handle::about(&path))?;
+                if cut_short.contains(&address) {
+                    let why = "libhdf5 cannot list all links of the group".to_owned();
+                    looked.object.problem.get_or_insert((Reason::MalformedFile, why));
+                }
                 send_object(looked, out)?;
             }
         }

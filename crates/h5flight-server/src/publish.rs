@@ -23,7 +23,7 @@ use h5flight_catalog::model::{
 pub use upload::{Upload, UploadHeader, Uploaded};
 
 use self::dimensions::Scales;
-use self::names::{LeftOut, Naming};
+use self::names::{LeftOut, Lost, Naming};
 use crate::blocking::Lane;
 use crate::error::{Error, Result};
 use crate::files::{self, Located};
@@ -170,6 +170,9 @@ fn publication(
     let scales = Scales::of(&inspection.objects, &names);
     let mut objects = Vec::with_capacity(inspection.objects.len());
     for inspected in inspection.objects {
+        if inspected.object.kind == ObjectKind::Group && inspected.object.problem.is_some() {
+            left_out.add(Lost::Unlisted);
+        }
         let path = match names.of_object(&inspected.object.path) {
             Ok(Some(path)) => path,
             Ok(None) => continue,

@@ -58,6 +58,8 @@ pub enum Lost {
     TooLong,
     /// A link from one experiment into another one, or to or from a level above them.
     Elsewhere,
+    /// The members of a damaged group that could not be listed, whatever their number.
+    Unlisted,
 }
 
 /// What of a file has no name here; shown for people.
@@ -65,6 +67,7 @@ pub enum Lost {
 pub struct LeftOut {
     too_long: u64,
     elsewhere: u64,
+    unlisted: u64,
 }
 
 impl LeftOut {
@@ -73,18 +76,19 @@ impl LeftOut {
         match lost {
             Lost::TooLong => self.too_long += 1,
             Lost::Elsewhere => self.elsewhere += 1,
+            Lost::Unlisted => self.unlisted += 1,
         }
     }
 
     /// All of it.
     pub const fn count(self) -> u64 {
-        self.too_long + self.elsewhere
+        self.too_long + self.elsewhere + self.unlisted
     }
 }
 
 impl std::fmt::Display for LeftOut {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { too_long, elsewhere } = *self;
+        let Self { too_long, elsewhere, unlisted } = *self;
         let mut separator = "left out: ";
         if too_long > 0 {
             write!(f, "{separator}{too_long} objects or links with names of more than {PATH_BYTES_MAX} bytes")?;
@@ -92,6 +96,10 @@ impl std::fmt::Display for LeftOut {
         }
         if elsewhere > 0 {
             write!(f, "{separator}{elsewhere} links from one experiment into another")?;
+            separator = ", ";
+        }
+        if unlisted > 0 {
+            write!(f, "{separator}members of {unlisted} damaged groups")?;
         }
         Ok(())
     }
