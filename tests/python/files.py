@@ -106,6 +106,7 @@ def write_types(path: Path | BinaryIO) -> None:
         file["compound/notes"] = notes(6)
         file["compound/value"] = np.array([(i,) for i in range(5)], [("value", "<i8")])
         write_rest(file)
+        write_rare(file)
         for name, value in {"int": np.int16(-5), "float": np.float64(2.5), "bool": np.True_, "complex": 1 + 2j}.items():
             file[f"scalar/{name}"] = value
         file["scalar/text"] = "motion corrected, ΔF/F"
@@ -114,6 +115,9 @@ def write_types(path: Path | BinaryIO) -> None:
         file["empty/cube"] = np.zeros((3, 0, 2), "<f8")
         file["empty/text"] = np.zeros(0, h5py.string_dtype())
         file["empty/compound"] = np.zeros(0, POINT)
+        file.create_dataset("empty/array", (2, 0), np.dtype(("<f4", (3,))))
+        file["rank/32"] = np.arange(8, dtype=">i2").reshape((2, *(1,) * 29, 2, 2))
+        file["rank/31_text"] = np.array(["a", "ß"], object).reshape((1,) * 30 + (2,))
 
 
 def write_enums(file: h5py.File) -> None:
@@ -163,6 +167,59 @@ def write_rest(file: h5py.File) -> None:
         stored = np.array([1, 256, 65535, 4660], "<u2" if name == "bits_le" else ">u2")
         dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, stored, kind)
     file.create_dataset("null/float", data=h5py.Empty("f4"))
+
+
+def low(file: h5py.File, name: str, kind: h5py.h5t.TypeID, values: np.ndarray) -> None:
+    """Write values of a type that h5py's high level does not choose; they have its form already."""
+    space = h5py.h5s.create_simple(values.shape)
+    links = h5py.h5p.create(h5py.h5p.LINK_CREATE)
+    links.set_create_intermediate_group(True)
+    dataset = h5py.h5d.create(file.id, name.encode(), kind, space, lcpl=links)
+    dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, values, kind)
+
+
+def write_rare(file: h5py.File) -> None:
+    """Write what few programs write, but some do."""
+    h5t = h5py.h5t
+    for padding, number in {"term": h5t.STR_NULLTERM, "null": h5t.STR_NULLPAD, "space": h5t.STR_SPACEPAD}.items():
+        for charset, code in {"ascii": h5t.CSET_ASCII, "utf8": h5t.CSET_UTF8}.items():
+            kind = h5t.C_S1.copy()
+            kind.set_size(8)
+            kind.set_strpad(number)
+            kind.set_cset(code)
+            pad = b" " if padding == "space" else b"\0"
+            stored = [word.ljust(8, pad) for word in (b"ab", b"a\0b", b"", b"abcdefgh", "ü€".encode())]
+            low(file, f"text/{padding}_{charset}", kind, np.array(stored, "S8"))
+    for name in ("F32LE", "F32BE", "F64LE", "F64BE"):
+        kind = getattr(h5t, f"COMPLEX_IEEE_{name}")
+        low(file, f"complex/native_{name}", kind, numbers(kind.dtype.str, (4, 3)))
+    parts = np.dtype([("r", "<f2"), ("i", "<f2")])
+    file["complex/halves"] = np.array([(1, -2), (0.5, 65504)], parts)
+    inside = np.dtype(
+        [("pad", "u1"), ("grid", ">f8", (2, 2)), ("deep", [("z", ">c16"), ("b", "?")]), ("e", LEVEL)], align=True
+    )
+    nested = np.zeros((3, 2), inside)
+    nested["grid"] = np.arange(24).reshape(3, 2, 2, 2) / 7
+    nested["deep"]["z"], nested["deep"]["b"], nested["e"] = 1 - 2j, True, 70_000
+    file["compound/nested"] = nested
+    texts = np.dtype([("names", h5py.string_dtype(), (2,)), ("of", h5py.vlen_dtype(">u4"))])
+    several = np.empty(2, texts)
+    for row, words in enumerate((["a", "ß"], ["", "日本"])):
+        several[row] = (np.array(words, object), np.arange(row + 1, dtype=">u4"))
+    file["compound/texts"] = several
+    file.create_dataset("array/texts", (2,), np.dtype((h5py.string_dtype(), (2,))))[...] = [["a", "b"], ["ß", ""]]
+    words = objects([np.array(["a", "ß"], object), np.array([], object)])
+    file.create_dataset("vlen/texts", data=words, dtype=h5py.vlen_dtype(h5py.string_dtype()))
+    file.create_dataset("vlen/big_floats", data=objects([np.array([0.5, -1], ">f8")]), dtype=h5py.vlen_dtype(">f8"))
+    gone = file.create_dataset("reference/gone", data=1)
+    targets = objects([gone.ref, file["number/cube"].ref, h5py.Reference()])
+    file.create_dataset("reference/dangling", data=targets, dtype=h5py.ref_dtype)
+    regions = objects([h5py.RegionReference(), file["number/line"].regionref[1:3]])
+    file.create_dataset("reference/null_region", data=regions, dtype=h5py.regionref_dtype)
+    pairs = np.empty(2, [("to", h5py.ref_dtype), ("n", "<i4")])
+    pairs[0], pairs[1] = (file["number/line"].ref, 1), (h5py.Reference(), 2)
+    file["reference/pairs"] = pairs
+    del file["reference/gone"]
 
 
 FILTERS: dict[str, dict[str, Any]] = {
@@ -241,6 +298,8 @@ def keys(shape: tuple[int, ...]) -> list[Any]:
     rank = len(shape)
     if rank == 0:
         return [(), ...]
+    if rank > 8:
+        return [(), ..., 0, (..., -1), (..., slice(None, None, -1)), (slice(None), [0]), (0,) * rank]
     n = shape[0]
     found: list[Any] = [
         (),
@@ -288,6 +347,14 @@ def _items(values: np.ndarray, kind: h5py.h5t.TypeID) -> np.ndarray:
     return values.view(values.dtype.newbyteorder(">")) if order == h5py.h5t.ORDER_BE else values
 
 
+def target(reference: Any, file: h5py.File) -> h5py.HLObject | None:
+    """What a reference leads to; None for a null one, and where the object is gone."""
+    try:
+        return file[reference] if reference else None
+    except (ValueError, KeyError):
+        return None
+
+
 def promised(values: Any, kind: h5py.h5t.TypeID, file: h5py.File) -> np.ndarray:
     """h5py's values in the form of our client: text, paths of references, native numbers, packed compounds."""
     values = np.asarray(values)
@@ -308,7 +375,8 @@ def promised(values: Any, kind: h5py.h5t.TypeID, file: h5py.File) -> np.ndarray:
         known = all(isinstance(text, str) for text in texts)
         return objects(texts if known else [_raw(v, padding) for v in values.reshape(-1)], values.shape)
     if group == h5py.h5t.REFERENCE:
-        return objects([file[ref].name if ref else None for ref in values.reshape(-1)], values.shape)
+        found = [target(ref, file) for ref in values.reshape(-1)]
+        return objects([at.name if at is not None else None for at in found], values.shape)
     if group == h5py.h5t.VLEN:
         item = kind.get_super()
         return objects([promised(_items(v, item), item, file) for v in values.reshape(-1)], values.shape)

@@ -163,7 +163,10 @@ def test_actions_answer_in_json_page_by_page(bare: flight.FlightClient) -> None:
             break
     assert names == ["cube", "imaging/traces", "line", "long", "trials", "words"]
     group = act(bare, "describe", animal="bare", experiment="bare", path="imaging")
-    assert (group["kind"], group["children"]) == ("group", [{"name": "traces", "kind": "dataset"}])
+    assert (group["kind"], group["children"]) == (
+        "group",
+        [{"name": "traces", "kind": "dataset", "problem_reason": ""}],
+    )
     found = act(bare, "search", query="COUNTS traces")["datasets"]
     assert [entry["dataset"] for entry in found] == ["imaging/traces"]
     chunks = act(bare, "list-chunks", animal="bare", experiment="bare", dataset="imaging/traces")["chunks"]

@@ -69,6 +69,44 @@ def test_a_null_dataspace_says_that_it_has_no_value(types: Pair) -> None:
     assert "no value" in repr(experiment["null/float"])
 
 
+def test_times_are_the_numbers_they_are_stored_as(server: Server, publish: Callable[..., h5flight.Experiment]) -> None:
+    # h5py has no numpy type for them.
+    path = Path(server.roots["lab"]) / "times.h5"
+    with h5py.File(path, "w") as file:
+        files.low(file, "short", h5py.h5t.UNIX_D32LE, np.array([1, -2, 1_700_000_000], "<i4"))
+        files.low(file, "long", h5py.h5t.UNIX_D64BE, np.array([[1, -(2**40)]], ">i8"))
+    experiment = publish(path)
+    files.assert_same(experiment["short"][...], np.array([1, -2, 1_700_000_000], "i4"))
+    files.assert_same(experiment["long"][...], np.array([[1, -(2**40)]], "i8"))
+
+
+def test_texts_of_rank_32_are_read(server: Server, publish: Callable[..., h5flight.Experiment]) -> None:
+    # h5py's own libhdf5 divides by zero over these: it needs one axis more than it has room for.
+    path = Path(server.roots["lab"]) / "rank.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("texts", (1,) * 31 + (2,), h5py.string_dtype())
+    files.assert_same(publish(path)["texts"][...], np.array(["", ""], object).reshape((1,) * 31 + (2,)))
+
+
+def test_complex_numbers_of_halves_are_delivered_as_float32(
+    server: Server, publish: Callable[..., h5flight.Experiment]
+) -> None:
+    # numpy has no such type, so neither has h5py.
+    path = Path(server.roots["lab"]) / "halves.h5"
+    stored = np.array([1, -2, 0.5, 65504], "<f2")
+    with h5py.File(path, "w") as file:
+        space = h5py.h5s.create_simple((2,))
+        kind = h5py.h5t.COMPLEX_IEEE_F16LE
+        contiguous = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        contiguous.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+        dataset = h5py.h5d.create(file.id, b"halves", kind, space, contiguous)
+        offset = dataset.get_offset()
+    with path.open("r+b") as raw:
+        raw.seek(offset)
+        raw.write(stored.tobytes())
+    files.assert_same(publish(path)["halves"][...], stored.astype("f4").view("c8"))
+
+
 @pytest.mark.parametrize(
     ("key", "reason"),
     [
@@ -88,20 +126,3 @@ def test_a_selection_that_does_not_fit_is_an_index_error_with_its_reason(types: 
     assert isinstance(caught.value, h5flight.SelectionError)
     assert caught.value.reason == reason
     assert not str(caught.value)[0].isupper()
-
-
-def test_attributes_are_plain_python_values(server: Server, publish: Callable[..., h5flight.Experiment]) -> None:
-    path = Path(server.roots["lab"]) / "attributes.h5"
-    with h5py.File(path, "w") as file:
-        dataset = file.create_dataset("data", data=np.arange(3))
-        told = {"unit": "mV", "rate": 30.5, "count": np.uint8(7), "list": [1, 2, 3], "words": ["a", "ß"], "ok": True}
-        dataset.attrs.update(told)
-        dataset.attrs["raw"] = np.void(b"\0\1")
-        dataset.attrs["to"] = dataset.ref
-        file.attrs["lab"] = "here"
-    experiment = publish(path)
-    attributes = experiment["data"].attrs
-    assert {name: attributes[name] for name in told} == {**told, "count": 7}
-    assert attributes["raw"] == b"\0\1"
-    assert attributes["to"] == "/data"
-    assert experiment.attrs["lab"] == "here"

@@ -55,7 +55,7 @@ impl Default for InspectLimits {
             depth_max: 1_000,
             name_bytes_max: 4_096,
             attributes_max: 10_000,
-            attribute_bytes_max: 64 << 10,
+            attribute_bytes_max: 1 << 20,
             chunks_max: 50_000_000,
         }
     }
@@ -190,9 +190,17 @@ pub struct Object {
     /// nested lists; compounds as objects; references as {"ref": path or null}; bytes as {"b64": ...}; what was too
     /// large as {"omitted": bytes}; what could not be read as {"error": message}.
     pub attributes: serde_json::Map<String, Value>,
+    /// What JSON does not tell of the attributes' types and shapes, by name. Nothing is said of a text of its own length:
+    /// JSON has that. Otherwise the type of a single value, or [type, shape] where shape null is a null dataspace, or
+    /// [type, shape, words] where the file's own type has another name ("float128"). A type is numpy's name as in
+    /// [`crate::batch::numpy_type`], "str" for texts of their own length, or an [`crate::meta::ElementType`] where
+    /// numpy's name does not say everything (enums, compounds, sequences, references).
+    #[serde(default)]
+    pub attribute_types: serde_json::Map<String, Value>,
     /// The array, for datasets.
     pub array: Option<ArrayMeta>,
-    /// Why the dataset cannot be read although it is listed (type or space could not be understood).
+    /// Why the dataset cannot be read although it is listed (type or space could not be understood), or why members of
+    /// the group are missing.
     pub problem: Option<(Reason, String)>,
     /// Address of the object header: the same object under two names has the same.
     pub address: u64,

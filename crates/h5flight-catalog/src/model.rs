@@ -2,8 +2,9 @@
 
 use chrono::{DateTime, Utc};
 use h5flight_array::index::{ChunkIndex, ChunkRun};
-use h5flight_array::inspect::{Link, ObjectKind};
+use h5flight_array::inspect::{Link, LinkKind, ObjectKind};
 use h5flight_array::meta::ArrayMeta;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
@@ -146,6 +147,8 @@ pub struct ResolvedVersion {
     pub created_at: DateTime<Utc>,
     /// The dataset's own attributes.
     pub attributes: Map<String, Value>,
+    /// What its axes mean; empty where the file does not say.
+    pub dimensions: Vec<Dimension>,
     /// Ordered by first row; at least one.
     pub extents: Vec<Extent>,
 }
@@ -165,8 +168,24 @@ pub struct NewObject {
     pub kind: ObjectKind,
     /// Attributes.
     pub attributes: Map<String, Value>,
+    /// What their JSON does not tell, see [`h5flight_array::inspect::Object::attribute_types`].
+    pub attribute_types: Map<String, Value>,
+    /// What the axes of a dataset mean: one entry an axis, or none at all.
+    pub dimensions: Vec<Dimension>,
     /// The array, for datasets.
     pub array: Option<NewArray>,
+}
+
+/// What one axis of a dataset means, as HDF5 dimension scales and netCDF-4 say it. Names are within the experiment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Dimension {
+    /// Its label; may be empty.
+    pub label: String,
+    /// Datasets attached to it as scales, in the file's order.
+    pub scales: Vec<String>,
+    /// The dataset whose values are the coordinates along the axis.
+    pub coordinate: Option<String>,
 }
 
 /// The array of a dataset in a publication.
@@ -318,12 +337,25 @@ pub struct Description {
     pub kind: ObjectKind,
     /// Attributes.
     pub attributes: Map<String, Value>,
+    /// What their JSON does not tell, see [`h5flight_array::inspect::Object::attribute_types`].
+    pub attribute_types: Map<String, Value>,
     /// For datasets.
     pub dataset: Option<DatasetSummary>,
+    /// What the axes of a dataset mean; empty where the file does not say.
+    pub dimensions: Vec<Dimension>,
     /// Names directly below a group, with their kinds, sorted; links included.
-    pub children: Vec<(String, ObjectKind)>,
+    pub children: Vec<(String, ChildKind)>,
     /// Other names of this object.
     pub aliases: Vec<String>,
+}
+
+/// What a name in a group is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChildKind {
+    /// An object, or a link to one.
+    Object(ObjectKind),
+    /// A link that leads to no object of the experiment: a soft one that dangles, or one out of the file.
+    Link(LinkKind),
 }
 
 /// Totals.

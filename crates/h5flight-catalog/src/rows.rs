@@ -40,6 +40,11 @@ pub(crate) fn attributes(json: &str) -> Result<Map<String, Value>> {
     serde_json::from_str(json).map_err(|error| damaged("attributes are not a JSON object").with_source(error))
 }
 
+/// What the axes of a dataset mean.
+pub(crate) fn dimensions(json: &str) -> Result<Vec<Dimension>> {
+    serde_json::from_str(json).map_err(|error| damaged("dimensions are not a JSON list").with_source(error))
+}
+
 /// Facts of an array, checked.
 fn meta(json: &str) -> Result<ArrayMeta> {
     let meta: ArrayMeta =
@@ -59,6 +64,14 @@ pub(crate) const fn object_kind_text(kind: ObjectKind) -> &'static str {
         ObjectKind::Dataset => "dataset",
         ObjectKind::NamedType => "named_type",
     }
+}
+
+/// The kind of link of a word.
+pub(crate) fn link_kind(text: &str) -> Result<LinkKind> {
+    [LinkKind::Hard, LinkKind::Soft, LinkKind::External, LinkKind::User]
+        .into_iter()
+        .find(|kind| link_kind_text(*kind) == text)
+        .ok_or_else(|| damaged(format_args!("\"{text}\" is no kind of link")))
 }
 
 /// The kind of object of a word.
@@ -138,6 +151,7 @@ macro_rules! version_columns {
             "d.id AS dataset_id, v.id AS version_id, v.number, n.name AS animal, e.name AS experiment, \
              d.name AS dataset, v.created_at, CASE WHEN x.ordinal = 0 THEN CAST(o.attributes AS TEXT) END AS \
              attributes, \
+             CASE WHEN x.ordinal = 0 THEN CAST(o.dimensions AS TEXT) END AS dimensions, \
              x.first_row, x.array_row, x.rows, a.id AS array_id, a.identity, a.hdf5_path, CAST(a.meta AS TEXT) AS \
              meta, \
              a.rows AS array_rows, a.chunks, a.inline_data, a.problem_reason, a.problem_message, ",
@@ -147,7 +161,7 @@ macro_rules! version_columns {
 }
 pub(crate) use version_columns;
 
-/// One extent of a version with all that belongs to it; attributes only on the first.
+/// One extent of a version with all that belongs to it; attributes and dimensions only on the first.
 #[derive(FromRow)]
 pub(crate) struct VersionRow {
     dataset_id: i64,
@@ -158,6 +172,7 @@ pub(crate) struct VersionRow {
     dataset: String,
     created_at: DateTime<Utc>,
     attributes: Option<String>,
+    dimensions: Option<String>,
     first_row: i64,
     array_row: i64,
     rows: i64,
@@ -172,6 +187,15 @@ pub(crate) struct VersionRow {
     problem_message: Option<String>,
     #[sqlx(flatten)]
     file: FileRow,
+}
+
+/// An object as it is described.
+#[derive(FromRow)]
+pub(crate) struct ObjectRow {
+    pub(crate) kind: String,
+    pub(crate) attributes: String,
+    pub(crate) attribute_types: String,
+    pub(crate) dimensions: String,
 }
 
 /// A row of `chunk_runs`.
@@ -216,6 +240,7 @@ fn version_of(extents: Vec<VersionRow>, runs: Vec<RunRow>) -> Result<ResolvedVer
         },
         created_at: first.created_at,
         attributes: attributes(first.attributes.as_deref().unwrap_or_default())?,
+        dimensions: dimensions(first.dimensions.as_deref().unwrap_or_default())?,
         extents: Vec::with_capacity(extents.len()),
     };
     let mut known = Known { runs_by_array, ..Known::default() };

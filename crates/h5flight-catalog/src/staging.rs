@@ -129,8 +129,9 @@ impl<'p> Staged<'p> {
                 parent: names::parent(&object.name),
                 hdf5_path: &object.hdf5_path,
                 kind: object_kind_text(object.kind),
-                attributes: serde_json::to_string(&object.attributes)
-                    .map_err(|error| Error::invalid("attributes are not JSON").with_source(error))?,
+                attributes: as_json("attributes", &object.attributes)?,
+                attribute_types: as_json("attribute types", &object.attribute_types)?,
+                dimensions: as_json("dimensions", &object.dimensions)?,
                 search_text: object_search_text(object),
             })
         })
@@ -174,8 +175,7 @@ impl<'p> Staged<'p> {
             object_id: ids.object(position)?,
             identity: identity::array(&self.publication.place, &self.publication.fingerprint, &object.hdf5_path),
             hdf5_path: &object.hdf5_path,
-            meta: serde_json::to_string(&array.meta)
-                .map_err(|error| Error::invalid("array facts are not JSON").with_source(error))?,
+            meta: as_json("array facts", &array.meta)?,
             rows: storable("rows", rows_of(&array.meta)).map_err(|error| error_of(&name(), error))?,
             chunks: storable("chunks", chunks).map_err(|error| error_of(&name(), error))?,
             stored_bytes: i64::try_from(stored_bytes).unwrap_or(i64::MAX),
@@ -216,6 +216,10 @@ pub(crate) fn place_columns(place: &FilePlace) -> (&'static str, &str, &str) {
 /// [`crate::ErrorKind::Invalid`] above 2^63 - 1.
 pub(crate) fn storable(what: &str, number: u64) -> Result<i64> {
     i64::try_from(number).map_err(|_| Error::invalid(format!("{what}: {number} is above 2^63 - 1")))
+}
+
+fn as_json(what: &str, value: &impl serde::Serialize) -> Result<String> {
+    serde_json::to_string(value).map_err(|error| Error::invalid(format!("{what} are not JSON")).with_source(error))
 }
 
 fn error_of(name: &str, error: Error) -> Error {
@@ -418,12 +422,15 @@ pub(crate) struct ObjectRow<'p> {
     pub(crate) hdf5_path: &'p str,
     pub(crate) kind: &'static str,
     pub(crate) attributes: String,
+    pub(crate) attribute_types: String,
+    pub(crate) dimensions: String,
     pub(crate) search_text: String,
 }
 
 impl Weighed for ObjectRow<'_> {
     fn weight_bytes(&self) -> usize {
-        self.name.len() * 2 + self.hdf5_path.len() + self.attributes.len() + self.search_text.len()
+        let json = self.attributes.len() + self.attribute_types.len() + self.dimensions.len();
+        self.name.len() * 2 + self.hdf5_path.len() + json + self.search_text.len()
     }
 }
 

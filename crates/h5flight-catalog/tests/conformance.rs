@@ -52,6 +52,7 @@ const CASES: &[Case] = cases![
     browse::lists_are_whole_in_pages_of_any_size,
     browse::a_description_has_children_links_and_aliases,
     browse::groups_of_several_files_are_one,
+    browse::types_of_attributes_and_meanings_of_axes_come_back,
     browse::search_finds_words_as_they_are,
     access::tokens_open_what_they_say_until_they_end,
     access::secrets_are_shared_and_kept,

@@ -2,6 +2,7 @@
 
 use std::ffi::{CStr, CString, c_char, c_void};
 
+use h5flight_array::batch::numpy_type;
 use h5flight_array::inspect::InspectLimits;
 use h5flight_array::meta::{ByteOrder, ElementType, Space};
 use h5flight_array::{Error, Reason, Result};
@@ -11,7 +12,7 @@ use hdf5_sys::h5i::hid_t;
 use hdf5_sys::h5p::H5P_DEFAULT;
 use serde_json::{Map, Number, Value, json};
 
-use crate::element;
+use crate::element::{self, Translated};
 use crate::handle::{Handle, checked};
 use crate::layout;
 use crate::names;
@@ -20,17 +21,37 @@ use crate::read::Memory;
 use crate::reference::References;
 use crate::text;
 
-/// JSON bytes of one object's attributes: half of what a message may have. What comes later is omitted.
-const ATTRIBUTES_JSON_BYTES_MAX: u64 = 8 << 20;
+/// JSON bytes of one object's attributes, names and types included: a description of it must fit the 4 MiB that gRPC
+/// clients take unless told otherwise.
+const ATTRIBUTES_JSON_BYTES_MAX: usize = 3 << 20;
+/// JSON bytes of what is told of one attribute's type: an enum may have 65,536 names.
+const TYPE_JSON_BYTES_MAX: usize = 64 << 10;
 /// Levels of lists and objects in one value: the reader of a message gives up at 128.
 const DEPTH_MAX: usize = 100;
+
+/// All attributes of an object: both as in [`h5flight_array::inspect::Object`].
+#[derive(Default)]
+pub(crate) struct Attributes {
+    /// Values by name.
+    pub(crate) values: Map<String, Value>,
+    /// Types by name.
+    pub(crate) types: Map<String, Value>,
+}
+
+/// One attribute.
+pub(crate) struct Attribute {
+    /// Its value, or why there is none.
+    pub(crate) value: Value,
+    /// What JSON does not tell of its type and shape.
+    pub(crate) note: Option<Value>,
+}
 
 /// All attributes of an object, by name. One that cannot be read is listed with its error; attributes that cannot even
 /// be listed are an error under the empty name, which no attribute has.
 ///
 /// # Errors
 /// `file_too_complex` with more than the limit.
-pub(crate) fn all(object: &Handle, limits: &InspectLimits, references: &References) -> Result<Map<String, Value>> {
+pub(crate) fn all(object: &Handle, limits: &InspectLimits, references: &References) -> Result<Attributes> {
     let mut listing = Listing { names: Vec::new(), names_max: limits.attributes_max as usize, exceeded: false };
     let mut at = 0;
     // SAFETY: the callback only runs during this call, and the pointer it gets is the listing above.
@@ -49,25 +70,61 @@ pub(crate) fn all(object: &Handle, limits: &InspectLimits, references: &Referenc
         let message = format!("an object has more than {} attributes (inspect_attributes_max)", limits.attributes_max);
         return Err(Error::new(Reason::FileTooComplex, message));
     }
-    let mut attributes = Map::new();
+    let mut attributes = Attributes::default();
     if let Err(error) = status {
-        attributes.insert(String::new(), failed(&error));
+        attributes.values.insert(String::new(), failed(&error));
     }
-    let mut json_bytes = 0u64;
+    let mut bytes_left = ATTRIBUTES_JSON_BYTES_MAX;
+    let mut left_out = 0u64;
     for name in listing.names {
-        let mut value = one(object, &name, limits, references).unwrap_or_else(|error| failed(&error));
-        if depth(&value) > DEPTH_MAX {
-            value = json!({ "error": format!("the value nests deeper than {DEPTH_MAX} levels") });
+        let shown = attributes.free_name(name.to_bytes());
+        let found = one(object, &name, limits, references);
+        if !attributes.add(shown, found, &mut bytes_left) {
+            left_out += 1;
         }
-        let bytes = serde_json::to_vec(&value).map_or(0, |json| json.len() as u64);
-        if json_bytes + bytes > ATTRIBUTES_JSON_BYTES_MAX {
-            value = omitted(bytes);
-        } else {
-            json_bytes += bytes;
-        }
-        attributes.insert(names::shown(name.to_bytes()), value);
+    }
+    if left_out > 0 {
+        let message =
+            format!("{left_out} more attributes: an object's take {ATTRIBUTES_JSON_BYTES_MAX} bytes of JSON at most");
+        attributes.values.insert(String::new(), json!({ "error": message }));
     }
     Ok(attributes)
+}
+
+impl Attributes {
+    /// The name as it is shown. Bytes that are not UTF-8 may look as another name does: a NUL, which no name has, tells
+    /// them apart.
+    fn free_name(&self, name: &[u8]) -> String {
+        let mut shown = names::shown(name);
+        while self.values.contains_key(&shown) {
+            shown.push_str("%00");
+        }
+        shown
+    }
+
+    /// Adds an attribute as far as there is room: whole, else without its value, else not at all, which is false.
+    fn add(&mut self, name: String, found: Attribute, bytes_left: &mut usize) -> bool {
+        let Attribute { mut value, note } = found;
+        let note = note.filter(|note| json_bytes(note) <= TYPE_JSON_BYTES_MAX);
+        let mut bytes = json_bytes(&value) + 2 * name.len() + note.as_ref().map_or(0, json_bytes);
+        if bytes > *bytes_left {
+            value = omitted(json_bytes(&value) as u64);
+            bytes = json_bytes(&value) + 2 * name.len() + note.as_ref().map_or(0, json_bytes);
+        }
+        if bytes > *bytes_left {
+            return false;
+        }
+        *bytes_left -= bytes;
+        if let Some(note) = note {
+            self.types.insert(name.clone(), note);
+        }
+        self.values.insert(name, value);
+        true
+    }
+}
+
+fn json_bytes(value: &Value) -> usize {
+    serde_json::to_vec(value).map_or(0, |json| json.len())
 }
 
 struct Listing {
@@ -88,19 +145,36 @@ unsafe extern "C" fn keep_name(_: hid_t, name: *const c_char, _: *const H5A_info
     0
 }
 
-/// The value of one attribute.
-pub(crate) fn one(object: &Handle, name: &CStr, limits: &InspectLimits, references: &References) -> Result<Value> {
+/// One attribute. What cannot be read has its error as its value.
+pub(crate) fn one(object: &Handle, name: &CStr, limits: &InspectLimits, references: &References) -> Attribute {
+    let mut note = None;
+    let mut value = read(object, name, limits, (references, &mut note)).unwrap_or_else(|error| failed(&error));
+    if depth(&value) > DEPTH_MAX {
+        value = json!({ "error": format!("the value nests deeper than {DEPTH_MAX} levels") });
+    }
+    Attribute { value, note }
+}
+
+/// The value; `note` is set as soon as the type is known.
+fn read(
+    object: &Handle,
+    name: &CStr,
+    limits: &InspectLimits,
+    (references, note): (&References, &mut Option<Value>),
+) -> Result<Value> {
     // SAFETY: the object is alive and the name NUL-terminated.
     let attribute = Handle::new(unsafe { H5Aopen(object.id(), name.as_ptr(), H5P_DEFAULT) }, "attribute")?;
     // SAFETY: the attribute is alive.
     let file_type = Handle::new(unsafe { H5Aget_type(attribute.id()) }, "attribute type")?;
     // SAFETY: as above.
     let space = Handle::new(unsafe { H5Aget_space(attribute.id()) }, "attribute space")?;
-    let (Space::Simple { shape }, _) = layout::space_of(&space)? else { return Ok(Value::Null) };
+    let (space, _) = layout::space_of(&space)?;
     let translated = element::translate(&file_type)?;
     if let Some(why) = translated.element.unsupported() {
         return Err(Error::new(Reason::UnsupportedType, why));
     }
+    *note = type_note(&translated, &space);
+    let Space::Simple { shape } = space else { return Ok(Value::Null) };
     let layout = Layout::of(&translated.memory)?;
     let elements = h5flight_array::meta::product(&shape).unwrap_or(u64::MAX);
     let bytes = elements.saturating_mul(layout.size as u64);
@@ -119,6 +193,31 @@ pub(crate) fn one(object: &Handle, name: &CStr, limits: &InspectLimits, referenc
         return Ok(omitted(all_bytes));
     }
     array(&translated.element, &layout, memory.bytes(), &shape, references)
+}
+
+/// What JSON does not tell of a type and a shape, in the form of [`h5flight_array::inspect::Object::attribute_types`].
+fn type_note(translated: &Translated, space: &Space) -> Option<Value> {
+    let element = &translated.element;
+    let of = match element {
+        ElementType::VarString { .. } => "str".into(),
+        ElementType::Integer { .. }
+        | ElementType::Float { .. }
+        | ElementType::Bool
+        | ElementType::FixedString { .. }
+        | ElementType::Complex { .. } => numpy_type(element).into(),
+        ElementType::Opaque { tag, .. } if tag.is_empty() => numpy_type(element).into(),
+        ElementType::Bitfield { bytes: 1 | 2 | 4 | 8, .. } => numpy_type(element).into(),
+        _ => serde_json::to_value(element).ok()?,
+    };
+    match space {
+        Space::Simple { shape } if shape.is_empty() && translated.note.is_empty() => {
+            (!matches!(element, ElementType::VarString { .. })).then_some(of)
+        }
+        Space::Simple { shape } if translated.note.is_empty() => Some(json!([of, shape])),
+        Space::Null if translated.note.is_empty() => Some(json!([of, null])),
+        Space::Simple { shape } => Some(json!([of, shape, translated.note])),
+        Space::Null => Some(json!([of, null, translated.note])),
+    }
 }
 
 /// Elements on a grid as nested lists; the empty shape is the element itself.

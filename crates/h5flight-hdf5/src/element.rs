@@ -94,7 +94,14 @@ impl Survey {
                     self.look_at(member_type(id, at)?.id(), depth + 1)?;
                 }
             }
-            H5T_VLEN | H5T_ARRAY | H5T_COMPLEX => self.look_at(base(id)?.id(), depth + 1)?,
+            H5T_COMPLEX => {
+                let part = base(id)?;
+                if is_half(part.id())? {
+                    self.convert("complex of float16".into());
+                }
+                self.look_at(part.id(), depth + 1)?;
+            }
+            H5T_VLEN | H5T_ARRAY => self.look_at(base(id)?.id(), depth + 1)?,
             _ => {}
         }
         Ok(())
@@ -135,7 +142,9 @@ fn native(id: hid_t) -> Result<Handle> {
             Handle::new(unsafe { H5Tvlen_create(item.id()) }, "sequence type")
         }
         H5T_COMPLEX => {
-            let part = native(base(id)?.id())?;
+            let part = base(id)?;
+            // Nobody has complex numbers of float16: float32 holds them.
+            let part = if is_half(part.id())? { copy(*H5T_IEEE_F32LE)? } else { native(part.id())? };
             // SAFETY: the part's type is alive.
             Handle::new(unsafe { H5Tcomplex_create(part.id()) }, "complex type")
         }
@@ -266,10 +275,11 @@ fn describe_compound(id: hid_t, bytes: u32) -> Result<ElementType> {
     Ok(complex_of(bytes, &members).unwrap_or(ElementType::Compound { bytes, members }))
 }
 
-/// h5py writes complex numbers as compound {r, i} of two equal floats, without padding.
+/// h5py writes complex numbers as compound {r, i} of two equal floats, without padding. Of float16 there are none in
+/// numpy: there the compound stays one.
 fn complex_of(bytes: u32, members: &[Member]) -> Option<ElementType> {
     let [real, imaginary] = members else { return None };
-    let ElementType::Float { bytes: part_bytes, .. } = real.element else { return None };
+    let ElementType::Float { bytes: part_bytes @ (4 | 8), .. } = real.element else { return None };
     let is_complex = real.name == "r"
         && imaginary.name == "i"
         && real.element == imaginary.element
@@ -433,6 +443,10 @@ fn is_standard_integer(id: hid_t) -> Result<bool> {
         return Ok(false);
     }
     Ok(matches!(size(id)?, 1 | 2 | 4 | 8) && fills_its_bytes(id)? && has_plain_order(id))
+}
+
+fn is_half(id: hid_t) -> Result<bool> {
+    Ok(class(id)? == H5T_FLOAT && size(id)? == 2 && is_standard_float(id)?)
 }
 
 fn has_plain_order(id: hid_t) -> bool {

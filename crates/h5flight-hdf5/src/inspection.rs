@@ -48,7 +48,7 @@ pub(crate) struct Inspection<'a> {
 
 /// Answers [`h5flight_array::inspect::Request::Inspect`].
 pub(crate) fn inspect(file: &OpenFile, asked: &Inspection<'_>, out: &mut impl Write) -> Result<()> {
-    let Survey { found, paths } = Survey::walk(file, asked.limits)?;
+    let Survey { found, paths, cut_short } = Survey::walk(file, asked.limits)?;
     let references = References::known(file, paths);
     let facts = FileFacts {
         superblock: file.superblock,
@@ -69,7 +69,11 @@ pub(crate) fn inspect(file: &OpenFile, asked: &Inspection<'_>, out: &mut impl Wr
         match found {
             Found::Link(link) => send(out, &Frame::plain(Message::Link(link)))?,
             Found::Object { path, address } => {
-                let looked = inspector.look_at(&path, address).map_err(crate::handle::about(&path))?;
+                let mut looked = inspector.look_at(&path, address).map_err(crate::handle::about(&path))?;
+                if cut_short.contains(&address) {
+                    let why = "libhdf5 cannot list all links of the group".to_owned();
+                    looked.object.problem.get_or_insert((Reason::MalformedFile, why));
+                }
                 send_object(looked, out)?;
             }
         }
@@ -125,6 +129,7 @@ impl Inspector<'_> {
             path: path.to_owned(),
             kind: ObjectKind::Dataset,
             attributes: Map::new(),
+            attribute_types: Map::new(),
             array: None,
             problem: None,
             address: address.saturating_add(self.file.base),
@@ -137,7 +142,8 @@ impl Inspector<'_> {
                 return bare(object);
             }
         };
-        object.attributes = attribute::all(&handle, self.asked.limits, self.references)?;
+        let found = attribute::all(&handle, self.asked.limits, self.references)?;
+        (object.attributes, object.attribute_types) = (found.values, found.types);
         // SAFETY: the object is alive.
         object.kind = match unsafe { H5Iget_type(handle.id()) } {
             H5I_GROUP => ObjectKind::Group,
@@ -356,7 +362,7 @@ fn nwb_facts(file: &OpenFile, found: &[Found], references: &References) -> Optio
 
 fn root_attribute(file: &OpenFile, name: &CStr, references: &References) -> Option<String> {
     let limits = InspectLimits { attribute_bytes_max: FACT_BYTES_MAX, ..InspectLimits::default() };
-    only_text(attribute::one(&file.handle, name, &limits, references).ok()?)
+    only_text(attribute::one(&file.handle, name, &limits, references).value)
 }
 
 /// The text of a dataset that holds one string.

@@ -1,7 +1,8 @@
 //! Names of links as text that can be shown and asked for.
 //!
 //! A link name is any bytes without NUL. In a path the bytes that are not UTF-8, control characters, `%` and `/` are
-//! written as `%` and two hexadecimal digits, so that every name has one path and every path one name.
+//! written as `%` and two hexadecimal digits, so that every name has one path and every path one name. Two names, which
+//! only a damaged file has, would be no component at all: the empty one is `%00`, and `.` is `%2E`.
 
 use std::fmt::Write;
 
@@ -9,6 +10,11 @@ use h5flight_array::{Error, Reason, Result};
 
 /// A link's name as one component of a path.
 pub fn escape(name: &[u8]) -> String {
+    match name {
+        b"" => return "%00".into(),
+        b"." => return "%2E".into(),
+        _ => {}
+    }
     let mut escaped = String::with_capacity(name.len());
     for part in name.utf8_chunks() {
         for char in part.valid().chars() {
@@ -28,6 +34,9 @@ pub fn escape(name: &[u8]) -> String {
 /// # Errors
 /// `bad_request` where `%` is not followed by two hexadecimal digits.
 pub fn unescape(component: &str) -> Result<Vec<u8>> {
+    if component == "%00" {
+        return Ok(Vec::new());
+    }
     let bad = || Error::new(Reason::BadRequest, format!("path component {component:?} has a broken % escape"));
     let mut name = Vec::with_capacity(component.len());
     let mut bytes = component.bytes();
@@ -79,7 +88,7 @@ mod tests {
 
     #[test]
     fn every_name_comes_back_from_its_escaped_form() {
-        let cases: [(&[u8], &str); 8] = [
+        let cases: [(&[u8], &str); 10] = [
             (b"plain name", "plain name"),
             ("stra\u{df}e \u{202e}x".as_bytes(), "stra\u{df}e \u{202e}x"),
             (b"100%", "100%25"),
@@ -88,6 +97,8 @@ mod tests {
             (b"\xff\xfeutf16", "%FF%FEutf16"),
             (b"cut \xe2\x82", "cut %E2%82"),
             (b"..", ".."),
+            (b".", "%2E"),
+            (b"", "%00"),
         ];
         for (name, path) in cases {
             assert_eq!(escape(name), path);

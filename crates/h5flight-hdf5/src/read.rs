@@ -27,7 +27,9 @@ pub(crate) struct Memory<'a> {
     bytes: Vec<u8>,
     memory_type: &'a Handle,
     space: Handle,
-    has_pointers: bool,
+    /// As many elements on one axis, where they hold pointers: giving back what is behind those takes libhdf5 one axis
+    /// more than there are, for which it has no room at rank 32.
+    line: Option<Handle>,
 }
 
 impl<'a> Memory<'a> {
@@ -46,17 +48,8 @@ impl<'a> Memory<'a> {
             Error::new(Reason::ResultTooLarge, format!("no memory for a block of {bytes} bytes")).with_source(error)
         })?;
         zeros.resize(bytes as usize, 0);
-        // SAFETY: there are as many sizes as said; for the empty shape nothing is passed.
-        let space = Handle::new(
-            unsafe {
-                match shape.len() {
-                    0 => H5Screate(H5S_SCALAR),
-                    rank => H5Screate_simple(rank as i32, shape.as_ptr(), std::ptr::null()),
-                }
-            },
-            "memory space",
-        )?;
-        Ok(Self { bytes: zeros, memory_type, space, has_pointers: layout.has_pointers })
+        let line = layout.has_pointers.then(|| simple_space(&[bytes / layout.size as u64])).transpose()?;
+        Ok(Self { bytes: zeros, memory_type, space: simple_space(shape)?, line })
     }
 
     /// Lets libhdf5 write the elements. Where that fails they may be half converted, with addresses of the file in
@@ -76,25 +69,32 @@ impl<'a> Memory<'a> {
 
     /// The elements, where they hold no pointers.
     pub(crate) fn into_bytes(mut self) -> Vec<u8> {
-        assert!(!self.has_pointers, "elements with pointers leave only packed");
+        assert!(self.line.is_none(), "elements with pointers leave only packed");
         std::mem::take(&mut self.bytes)
     }
 }
 
 impl Drop for Memory<'_> {
     fn drop(&mut self) {
-        if self.has_pointers {
-            // SAFETY: the elements are zeros or what libhdf5 wrote for this type and space, and not used again.
+        if let Some(line) = &self.line {
+            // SAFETY: the elements are zeros or what libhdf5 wrote of this type, as many as the space says, and not used
+            // again.
             unsafe {
-                H5Treclaim(
-                    self.memory_type.id(),
-                    self.space.id(),
-                    H5P_DEFAULT,
-                    self.bytes.as_mut_ptr().cast::<c_void>(),
-                )
+                H5Treclaim(self.memory_type.id(), line.id(), H5P_DEFAULT, self.bytes.as_mut_ptr().cast::<c_void>())
             };
         }
     }
+}
+
+/// A dataspace of this shape; a scalar for the empty one.
+fn simple_space(shape: &[u64]) -> Result<Handle> {
+    let id = match shape.len() {
+        // SAFETY: no pointers.
+        0 => unsafe { H5Screate(H5S_SCALAR) },
+        // SAFETY: there are as many sizes as said.
+        rank => unsafe { H5Screate_simple(rank as i32, shape.as_ptr(), std::ptr::null()) },
+    };
+    Handle::new(id, "memory space")
 }
 
 /// A dataset that can be read.

@@ -3,7 +3,7 @@
 //! Objects are told apart by address, so cycles end. Only hard links are followed, by the address they hold; nothing
 //! is ever opened by a path, so no link can lead anywhere else.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::mem::MaybeUninit;
 
@@ -75,6 +75,8 @@ pub(crate) struct Survey {
     pub(crate) found: Vec<Found>,
     /// Canonical paths of all objects.
     pub(crate) paths: HashMap<u64, String>,
+    /// Addresses of groups of which libhdf5 could not list all links.
+    pub(crate) cut_short: HashSet<u64>,
 }
 
 struct Pending {
@@ -90,7 +92,7 @@ impl Survey {
     /// `file_too_complex` beyond the limits. What cannot be opened or listed is no error here: it is met again when
     /// the object is looked at.
     pub(crate) fn walk(file: &OpenFile, limits: &InspectLimits) -> Result<Self> {
-        let mut survey = Self { found: Vec::new(), paths: HashMap::new() };
+        let mut survey = Self { found: Vec::new(), paths: HashMap::new(), cut_short: HashSet::new() };
         let mut links_left = limits.links_max;
         let mut stack = vec![Pending { path: "/".into(), address: address(&file.handle)?, depth: 0 }];
         while let Some(Pending { path, address, depth }) = stack.pop() {
@@ -109,7 +111,10 @@ impl Survey {
             if unsafe { H5Iget_type(object.id()) } != H5I_GROUP {
                 continue;
             }
-            let mut links = links_of(&object, limits, &mut links_left).map_err(about(&path))?;
+            let Links { mut links, whole } = links_of(&object, limits, &mut links_left).map_err(about(&path))?;
+            if !whole {
+                survey.cut_short.insert(address);
+            }
             if depth >= limits.depth_max && !links.is_empty() {
                 return Err(too_complex(format!(
                     "groups nested deeper than {} levels (inspect_depth_max)",
@@ -213,8 +218,15 @@ struct LinkListing {
     exceeded: Option<String>,
 }
 
+/// The links of a group.
+struct Links {
+    links: Vec<RawLink>,
+    /// Whether these are all.
+    whole: bool,
+}
+
 /// All links of a group, in one pass. Where libhdf5 fails on the way, those before are served all the same.
-fn links_of(group: &Handle, limits: &InspectLimits, links_left: &mut u64) -> Result<Vec<RawLink>> {
+fn links_of(group: &Handle, limits: &InspectLimits, links_left: &mut u64) -> Result<Links> {
     let mut listing = LinkListing {
         links: Vec::new(),
         name_bytes_max: limits.name_bytes_max as usize,
@@ -223,14 +235,14 @@ fn links_of(group: &Handle, limits: &InspectLimits, links_left: &mut u64) -> Res
     };
     let mut at = 0;
     // SAFETY: the callback only runs during this call, and the pointer it gets is the listing above.
-    unsafe {
+    let status = unsafe {
         H5Literate2(group.id(), H5_INDEX_NAME, H5_ITER_NATIVE, &raw mut at, Some(keep_link), (&raw mut listing).cast())
     };
     if let Some(what) = listing.exceeded {
         return Err(too_complex(what));
     }
     *links_left -= listing.links.len() as u64;
-    Ok(listing.links)
+    Ok(Links { links: listing.links, whole: status >= 0 })
 }
 
 unsafe extern "C" fn keep_link(

@@ -5,18 +5,19 @@
 
 use h5flight_array::Reason;
 use h5flight_array::batch::numpy_type;
-use h5flight_array::inspect::ObjectKind;
+use h5flight_array::inspect::{LinkKind, ObjectKind};
 use h5flight_array::meta::{ArrayMeta, Filter, Space, Storage};
 use h5flight_array::plan::{Layout, Strings};
 use h5flight_array::selection::{Item, Selection};
 use h5flight_catalog::model::{
-    AnimalSummary, DatasetPath, DatasetSummary, Description, ExperimentSummary, Page, Published, VersionSelector,
+    AnimalSummary, ChildKind, DatasetPath, DatasetSummary, Description, Dimension, ExperimentSummary, Page, Published,
+    VersionSelector,
 };
 use h5flight_proto::v1::{self, axis_selection, get_data_request};
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
-use crate::publish::names::{NAME_BYTES_MAX, Naming, PATH_BYTES_MAX};
+use crate::publish::names::{LeftOut, NAME_BYTES_MAX, Naming, PATH_BYTES_MAX};
 use crate::read::ReadRequest;
 
 /// Longest text of a selection, in bytes.
@@ -233,27 +234,56 @@ pub const fn kind(kind: ObjectKind) -> &'static str {
     }
 }
 
+/// The same for what a name in a group is, with the reason why it cannot be had.
+const fn child_kind(of: ChildKind) -> (&'static str, &'static str) {
+    match of {
+        ChildKind::Object(of) => (kind(of), ""),
+        ChildKind::Link(LinkKind::Hard | LinkKind::Soft) => ("soft_link", Reason::DatasetNotFound.as_str()),
+        ChildKind::Link(LinkKind::External) => ("external_link", Reason::ExternalLinkRefused.as_str()),
+        ChildKind::Link(LinkKind::User) => ("user_link", Reason::ExternalLinkRefused.as_str()),
+    }
+}
+
 /// A description on the wire.
 pub fn description(found: Description) -> v1::DescribeResponse {
-    let child = |(name, of): (String, ObjectKind)| v1::Child { name, kind: kind(of).into() };
+    let child = |(name, of): (String, ChildKind)| {
+        let (kind, problem_reason) = child_kind(of);
+        v1::Child { name, kind: kind.into(), problem_reason: problem_reason.into() }
+    };
+    let shape = found.dataset.as_ref().map(|dataset| dataset.meta.shape().to_vec()).unwrap_or_default();
     v1::DescribeResponse {
         path: found.path.dataset,
         kind: kind(found.kind).into(),
         attributes_json: Value::Object(found.attributes).to_string(),
+        attribute_types_json: Value::Object(found.attribute_types).to_string(),
         dataset: found.dataset.map(dataset),
+        dims: dimensions(&shape, found.dimensions),
         children: found.children.into_iter().map(child).collect(),
         aliases: found.aliases,
     }
 }
 
+/// One entry for each axis, also where the file says nothing.
+fn dimensions(shape: &[u64], known: Vec<Dimension>) -> Vec<v1::Dimension> {
+    let known = known.into_iter().chain(std::iter::repeat_with(Dimension::default));
+    let dimension = |(size, Dimension { label, scales, coordinate }): (&u64, Dimension)| v1::Dimension {
+        label,
+        scales,
+        size: *size,
+        coordinate: coordinate.unwrap_or_default(),
+    };
+    shape.iter().zip(known).map(dimension).collect()
+}
+
 /// A publication on the wire.
-pub fn publication(published: Published) -> v1::Publication {
+pub fn publication(published: Published, left_out: LeftOut) -> v1::Publication {
     let name = |(animal, experiment)| v1::ExperimentName { animal, experiment };
     v1::Publication {
         experiments: published.experiments.into_iter().map(name).collect(),
         datasets: published.datasets,
         chunks: published.chunks,
         already: published.already,
+        left_out: left_out.count(),
     }
 }
 
@@ -289,11 +319,14 @@ pub mod as_json {
     /// A description; the attributes are an object here.
     pub fn description(found: &v1::DescribeResponse) -> Value {
         let attributes: Value = serde_json::from_str(&found.attributes_json).unwrap_or_default();
-        let children: Vec<_> =
-            found.children.iter().map(|child| json!({ "name": child.name, "kind": child.kind })).collect();
+        let attribute_types: Value = serde_json::from_str(&found.attribute_types_json).unwrap_or_default();
+        let child = |child: &v1::Child| json!({ "name": child.name, "kind": child.kind, "problem_reason": child.problem_reason });
+        let dimension = |of: &v1::Dimension| json!({ "label": of.label, "scales": of.scales, "size": of.size, "coordinate": of.coordinate });
         json!({
-            "path": found.path, "kind": found.kind, "attributes": attributes,
-            "dataset": found.dataset.as_ref().map(dataset), "children": children, "aliases": found.aliases,
+            "path": found.path, "kind": found.kind, "attributes": attributes, "attribute_types": attribute_types,
+            "dataset": found.dataset.as_ref().map(dataset), "aliases": found.aliases,
+            "dims": found.dims.iter().map(dimension).collect::<Vec<_>>(),
+            "children": found.children.iter().map(child).collect::<Vec<_>>(),
         })
     }
 
@@ -305,7 +338,10 @@ pub mod as_json {
                 .iter()
                 .map(|name| json!({ "animal": name.animal, "experiment": name.experiment }))
                 .collect();
-            json!({ "experiments": names, "datasets": made.datasets, "chunks": made.chunks, "already": made.already })
+            json!({
+                "experiments": names, "datasets": made.datasets, "chunks": made.chunks, "already": made.already,
+                "left_out": made.left_out,
+            })
         });
         json!({
             "path": report.path, "publication": publication, "reason": report.reason, "message": report.message,

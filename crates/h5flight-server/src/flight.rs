@@ -43,7 +43,10 @@ const ACTIONS: &[(&str, &str)] = &[
     ("list-animals", "{page_size?, page_token?} -> {animals, next_token}"),
     ("list-experiments", "{animal, page_size?, page_token?} -> {experiments, next_token}"),
     ("list-datasets", "{animal, experiment, page_size?, page_token?} -> {datasets, next_token}"),
-    ("describe", "{animal, experiment, path?} -> {path, kind, attributes, dataset, children, aliases}"),
+    (
+        "describe",
+        "{animal, experiment, path?} -> {path, kind, attributes, attribute_types, dataset, dims, children, aliases}",
+    ),
     ("search", "{query, page_size?, page_token?} -> {datasets, next_token}"),
     ("list-chunks", "{animal, experiment, dataset, page_size?, page_token?} -> {chunks, next_token}"),
     ("register", "{path, animal?, experiment?, replace?} -> one report per file; needs the role ingest"),

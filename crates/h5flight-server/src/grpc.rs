@@ -13,7 +13,8 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::error::{Error, Result as Answer};
-use crate::publish::{self, Upload, UploadHeader, Wishes};
+use crate::publish::names::LeftOut;
+use crate::publish::{self, Made, Upload, UploadHeader, Wishes};
 use crate::service::Service;
 use crate::telemetry::Call;
 use crate::{auth, browse, convert, read};
@@ -182,7 +183,8 @@ async fn ingest(
         // Without a hash the bytes have to come before it is known whether they are the same.
         let content = published.content.clone().unwrap_or_default();
         if header.blake3 == content {
-            return Ok(v1::IngestResponse { content, publication: Some(convert::publication(published)) });
+            let publication = Some(convert::publication(published, LeftOut::default()));
+            return Ok(v1::IngestResponse { content, publication, message: String::new() });
         }
         if !header.blake3.is_empty() {
             let message = format!("the idempotency key {:?} was used for another file", header.idempotency_key);
@@ -208,8 +210,9 @@ async fn ingest(
     }
     let uploaded = upload.finish().await?;
     call.sent(0, 0, "upload");
-    let publication = Some(convert::publication(uploaded.published));
-    Ok(v1::IngestResponse { content: uploaded.content, publication })
+    let Made { published, left_out } = uploaded.made;
+    let publication = Some(convert::publication(published, left_out));
+    Ok(v1::IngestResponse { content: uploaded.content, publication, message: left_out.to_string() })
 }
 
 /// The next message of a client; its going away ends the call.
@@ -251,13 +254,13 @@ pub async fn register(
     Ok(receiver)
 }
 
-fn report(path: String, outcome: Answer<h5flight_catalog::model::Published>, millis: f64) -> v1::RegisterReport {
+fn report(path: String, outcome: Answer<Made>, millis: f64) -> v1::RegisterReport {
     match outcome {
-        Ok(published) => v1::RegisterReport {
+        Ok(Made { published, left_out }) => v1::RegisterReport {
             path,
-            publication: Some(convert::publication(published)),
+            publication: Some(convert::publication(published, left_out)),
             reason: String::new(),
-            message: String::new(),
+            message: left_out.to_string(),
             millis,
         },
         Err(error) => v1::RegisterReport {

@@ -3,6 +3,7 @@
 //! Both go the same way: open -> inspect in a worker -> name -> one transaction -> tell the caches. An upload is durable
 //! before the transaction, which is what makes it visible: completely or not at all.
 
+mod dimensions;
 pub mod names;
 mod upload;
 
@@ -21,7 +22,8 @@ use h5flight_catalog::model::{
 
 pub use upload::{Upload, UploadHeader, Uploaded};
 
-use self::names::Naming;
+use self::dimensions::Scales;
+use self::names::{LeftOut, Lost, Naming};
 use crate::blocking::Lane;
 use crate::error::{Error, Result};
 use crate::files::{self, Located};
@@ -42,20 +44,30 @@ pub struct Wishes {
     pub principal: String,
 }
 
+/// What a publication made, and what it could not.
+#[derive(Clone, Debug)]
+pub struct Made {
+    /// What is visible.
+    pub published: Published,
+    /// What is not.
+    pub left_out: LeftOut,
+}
+
 /// Indexes one file in place and publishes it.
 ///
 /// # Errors
 /// Those of opening and inspecting; `dataset_exists`, `conflict`, `catalog_unavailable`.
-pub async fn register(service: &Arc<Service>, at: &Located, wishes: &Wishes) -> Result<Published> {
+pub async fn register(service: &Arc<Service>, at: &Located, wishes: &Wishes) -> Result<Made> {
     let place = FilePlace::Registered { root: at.root.clone(), path: at.relative.clone() };
     let source_name = at.relative.rsplit('/').next().unwrap_or_default().to_owned();
     let (file, before) = open(service, place.clone()).await?;
     let inspection = inspect(service, &file, before).await?;
-    let publication = publication(place, before, source_name, inspection, wishes);
-    match already_named(service, &publication, wishes).await? {
-        Some(published) => Ok(published),
-        None => publish(service, publication).await,
-    }
+    let (publication, left_out) = publication(place, before, source_name, inspection, wishes);
+    let published = match already_named(service, &publication, wishes).await? {
+        Some(published) => published,
+        None => publish(service, publication).await?,
+    };
+    Ok(Made { published, left_out })
 }
 
 /// A file that is registered under other names than it gives itself is not moved by registering it again without names:
@@ -151,22 +163,33 @@ fn publication(
     source_name: String,
     inspection: Inspection,
     wishes: &Wishes,
-) -> Publication {
+) -> (Publication, LeftOut) {
     let nwb = inspection.facts.nwb.clone();
     let names = wishes.naming.of_file(&source_name, nwb.as_ref());
+    let mut left_out = LeftOut::default();
+    let scales = Scales::of(&inspection.objects, &names);
     let mut objects = Vec::with_capacity(inspection.objects.len());
-    for Inspected { object, runs, inline } in inspection.objects {
-        let Some(DatasetPath { animal, experiment, dataset: name }) = names.of_object(&object.path) else { continue };
-        let problem = object.problem.map(|(reason, message)| (reason.as_str().to_owned(), message));
-        let meta = object.array.or_else(|| (object.kind == ObjectKind::Dataset).then(unreadable));
-        let array = meta.map(|meta| NewArray { meta, runs, inline, problem });
-        let (kind, attributes, hdf5_path) = (object.kind, object.attributes, object.path);
-        objects.push(NewObject { animal, experiment, name, hdf5_path, kind, attributes, array });
+    for inspected in inspection.objects {
+        if inspected.object.kind == ObjectKind::Group && inspected.object.problem.is_some() {
+            left_out.add(Lost::Unlisted);
+        }
+        let path = match names.of_object(&inspected.object.path) {
+            Ok(Some(path)) => path,
+            Ok(None) => continue,
+            Err(lost) => {
+                left_out.add(lost);
+                continue;
+            }
+        };
+        objects.push(new_object(path, inspected, &scales));
     }
-    let links = inspection.links.into_iter().filter_map(|link| {
-        let (path, link) = names.of_link(link)?;
-        Some(NewLink { animal: path.animal, experiment: path.experiment, link })
-    });
+    let mut links = Vec::with_capacity(inspection.links.len());
+    for link in inspection.links {
+        match names.of_link(link) {
+            Ok((path, link)) => links.push(NewLink { animal: path.animal, experiment: path.experiment, link }),
+            Err(lost) => left_out.add(lost),
+        }
+    }
     let facts = nwb.map_or_else(ExperimentFacts::default, |nwb| ExperimentFacts {
         identifier: nwb.identifier,
         session_id: nwb.session_id,
@@ -174,16 +197,35 @@ fn publication(
         nwb_version: Some(nwb.version),
         species: nwb.species,
     });
-    Publication {
+    let publication = Publication {
         place,
         fingerprint,
         source_name,
         objects,
-        links: links.collect(),
+        links,
         facts,
         ingest_key: None,
         replace: wishes.replace,
         principal: wishes.principal.clone(),
+    };
+    (publication, left_out)
+}
+
+fn new_object(path: DatasetPath, inspected: Inspected, scales: &Scales<'_>) -> NewObject {
+    let dimensions = scales.dimensions(&path, &inspected.object);
+    let Inspected { object, runs, inline } = inspected;
+    let problem = object.problem.map(|(reason, message)| (reason.as_str().to_owned(), message));
+    let meta = object.array.or_else(|| (object.kind == ObjectKind::Dataset).then(unreadable));
+    NewObject {
+        animal: path.animal,
+        experiment: path.experiment,
+        name: path.dataset,
+        hdf5_path: object.path,
+        kind: object.kind,
+        attributes: object.attributes,
+        attribute_types: object.attribute_types,
+        dimensions,
+        array: meta.map(|meta| NewArray { meta, runs, inline, problem }),
     }
 }
 

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use arrow::datatypes::{Schema, SchemaRef};
 use h5flight_array::file::StoredFile;
 use h5flight_array::plan::{ExtentView, Layout, Plan, PlanOptions, Strings, total_shape};
-use h5flight_array::selection::Selection;
+use h5flight_array::selection::{AxisSelection, Resolved, Selection};
 use h5flight_array::{Error as ArrayError, Reason};
 use h5flight_catalog::model::{DatasetPath, ResolvedVersion, VersionSelector};
 use serde_json::{Value, json};
@@ -133,7 +133,7 @@ fn plan_version(service: &Service, version: Arc<ResolvedVersion>, request: &Read
         row_range: request.rows.clone(),
     };
     let plan = Plan::new(&extents, &selected, &options)?;
-    let schema = described(&plan.schema(), &version, selected.source_shape());
+    let schema = described(&plan.schema(), &version, &selected);
     Ok(Planned { plan: Arc::new(plan), schema, version })
 }
 
@@ -149,7 +149,7 @@ fn refuse_problems(version: &ResolvedVersion) -> Result<()> {
 }
 
 /// The plan's schema with what the catalogue knows: names, version, attributes.
-fn described(schema: &Schema, version: &ResolvedVersion, shape: &[u64]) -> SchemaRef {
+fn described(schema: &Schema, version: &ResolvedVersion, selected: &Resolved) -> SchemaRef {
     let mut metadata = schema.metadata().clone();
     let attributes = Value::Object(version.attributes.clone());
     for (key, value) in [
@@ -157,10 +157,15 @@ fn described(schema: &Schema, version: &ResolvedVersion, shape: &[u64]) -> Schem
         ("h5flight.experiment", version.path.experiment.clone()),
         ("h5flight.dataset", version.path.dataset.clone()),
         ("h5flight.version", version.version.to_string()),
-        ("h5flight.dataset_shape", json!(shape).to_string()),
+        ("h5flight.dataset_shape", json!(selected.source_shape()).to_string()),
         ("h5flight.attributes", attributes.to_string()),
     ] {
         metadata.insert(key.to_owned(), value);
+    }
+    if !version.dimensions.is_empty() {
+        let axes = selected.axes().iter().zip(&version.dimensions);
+        let kept = axes.filter(|(axis, _)| !matches!(axis, AxisSelection::Index(_))).map(|(_, dimension)| dimension);
+        metadata.insert("h5flight.dims".to_owned(), json!(kept.collect::<Vec<_>>()).to_string());
     }
     Arc::new(Schema::new_with_metadata(schema.fields().clone(), metadata))
 }

@@ -6,8 +6,9 @@
 >>> h5flight.get_data("m01", "day1", "traces", "0:1000")  # doctest: +SKIP
 """
 
-from .client import Animal, Client, Experiment, connect
-from .dataset import Dataset
+from .attributes import Attributes
+from .client import Animal, Client, Experiment, Group, connect
+from .dataset import Dataset, Dimension
 from .errors import (
     DataLossError,
     FileStateError,
@@ -24,11 +25,14 @@ from .frames import get_data
 
 __all__ = [
     "Animal",
+    "Attributes",
     "Client",
     "DataLossError",
     "Dataset",
+    "Dimension",
     "Experiment",
     "FileStateError",
+    "Group",
     "H5FlightError",
     "InvalidRequestError",
     "LimitError",

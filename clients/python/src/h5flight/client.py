@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from .attributes import Attributes
 from .connection import DEFAULT_URL, Connection
-from .dataset import Dataset, _attribute
+from .dataset import Dataset
 from .errors import H5FlightError, NotFoundError
 
 if TYPE_CHECKING:
@@ -288,10 +289,65 @@ class Experiment(_Named[Dataset]):
         """
         return self.client._connection.ask("describe", animal=self.animal, experiment=self.name, path=path.strip("/"))
 
+    def group(self, path: str = "") -> Group:
+        """A group, or a named type, for its attributes and members; empty is the root group.
+
+        Asks the server, which says when there is no such group.
+        """
+        return Group(self, self.describe(path))
+
     @property
-    def attrs(self) -> dict[str, Any]:
-        """Attributes of the root group as plain Python values."""
-        return {name: _attribute(value) for name, value in self.describe().get("attributes", {}).items()}
+    def attrs(self) -> Attributes:
+        """Attributes of the root group, as h5py gives them; see `Attributes` for what differs."""
+        return self.group().attrs
+
+
+class Group:
+    """A group of an experiment, as it was when it was asked for.
+
+    Attributes
+    ----------
+    experiment : Experiment
+        Where it is.
+    name : str
+        HDF5 path inside the experiment, after links.
+    kind : str
+        ``group``, ``named_type`` or ``dataset``.
+    kinds : dict
+        Kind of each member by its name: ``group``, ``dataset``, ``named_type``; ``soft_link`` for a link that leads
+        nowhere, ``external_link`` and ``user_link`` for those that are never followed.
+    """
+
+    def __init__(self, experiment: Experiment, found: dict[str, Any]) -> None:
+        self.experiment, self.name, self.kind = experiment, found["path"], found["kind"]
+        self.kinds: dict[str, str] = {child["name"]: child["kind"] for child in found.get("children", ())}
+        self._found = found
+
+    @property
+    def attrs(self) -> Attributes:
+        """HDF5 attributes, as h5py gives them; see `Attributes` for what differs."""
+        return Attributes(self._found.get("attributes", {}), self._found.get("attribute_types"))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.kinds)
+
+    def __len__(self) -> int:
+        return len(self.kinds)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.kinds
+
+    def __getitem__(self, name: str) -> Group | Dataset:
+        path = f"{self.name}/{name}".strip("/")
+        return self.experiment[path] if self.kinds.get(name) == "dataset" else self._any(path)
+
+    def _any(self, path: str) -> Group | Dataset:
+        found = self.experiment.group(path)
+        return self.experiment[path] if found.kind == "dataset" else found
+
+    def __repr__(self) -> str:
+        where = f"{self.experiment.animal}/{self.experiment.name}/{self.name}"
+        return f'<h5flight {self.kind.replace("_", " ")} "{where}": {len(self)} members>'
 
 
 def _dataset(client: Client, facts: dict[str, Any]) -> Dataset:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ast
-import base64
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import pyarrow as pa
 from . import selection as selections
 from . import wire
 from .arrays import Array, shape_of
+from .attributes import Attributes
 from .errors import H5FlightError, NotFoundError, SelectionError
 
 if TYPE_CHECKING:
@@ -67,12 +68,18 @@ class Dataset:
         self._version = version
         self._facts = facts
         self._pinned_shape: tuple[int, ...] | None = None
-        self._attrs: dict[str, Any] | None = None
+        self._details: Facts | None = None
 
     # What it is
 
     def _describe(self) -> Facts:
         if self._facts is None:
+            self._facts = self._describe_whole()["dataset"]
+        return self._facts
+
+    def _describe_whole(self) -> Facts:
+        """With what lists of datasets do not tell."""
+        if self._details is None:
             found = self.client._connection.ask(
                 "describe", animal=self.animal, experiment=self.experiment, path=self.name
             )
@@ -80,9 +87,8 @@ class Dataset:
                 members = ", ".join(child["name"] for child in found.get("children", ())[:10])
                 kind = found.get("kind", "object").replace("_", " ")
                 raise NotFoundError(f"{self._full_name!r} is a {kind}, not a dataset; in it: {members or 'nothing'}")
-            self._facts = found["dataset"]
-            self._attrs = {name: _attribute(value) for name, value in found.get("attributes", {}).items()}
-        return self._facts
+            self._details = found
+        return self._details
 
     @property
     def _full_name(self) -> str:
@@ -144,12 +150,25 @@ class Dataset:
         return self._version or int(self._describe().get("version", 0))
 
     @property
-    def attrs(self) -> dict[str, Any]:
-        """HDF5 attributes as plain Python values."""
-        if self._attrs is None:
-            self._facts = None
-            self._describe()
-        return dict(self._attrs or {})
+    def attrs(self) -> Attributes:
+        """HDF5 attributes, as h5py gives them; see `Attributes` for what differs."""
+        found = self._describe_whole()
+        return Attributes(found.get("attributes", {}), found.get("attribute_types"))
+
+    @property
+    def dims(self) -> list[Dimension]:
+        """What each axis means: its label, its scales, and where its coordinates are."""
+        return [self._dimension(told) for told in self._describe_whole().get("dims", ())]
+
+    def _dimension(self, told: Facts) -> Dimension:
+        def dataset(name: str) -> Dataset:
+            return Dataset(self.client, self.animal, self.experiment, name)
+
+        coordinate = told.get("coordinate")
+        scales = [dataset(name) for name in told.get("scales", ())]
+        return Dimension(
+            told.get("label", ""), told.get("size", 0), scales, dataset(coordinate) if coordinate else None
+        )
 
     # Its values
 
@@ -239,6 +258,34 @@ class Dataset:
         return f'<h5flight dataset "{self._full_name}": shape {self.shape}, type "{facts.get("dtype")}">'
 
 
+@dataclass(frozen=True)
+class Dimension:
+    """One axis of a dataset.
+
+    Attributes
+    ----------
+    label : str
+        Its label; empty when it has none.
+    size : int
+        Elements along it.
+    scales : list of Dataset
+        Scales attached to it; ``dimension[0]`` is the first one, as in h5py.
+    coordinate : Dataset or None
+        The dataset with the coordinates along it, the dataset itself where it is its own scale.
+    """
+
+    label: str
+    size: int
+    scales: list[Dataset]
+    coordinate: Dataset | None
+
+    def __len__(self) -> int:
+        return len(self.scales)
+
+    def __getitem__(self, at: int) -> Dataset:
+        return self.scales[at]
+
+
 def encode(selection: Any) -> bytes | str | None:
     """Encode a selection for the wire: text as it is, None as everything, the rest as in ``dataset[...]``."""
     return selection if selection is None or isinstance(selection, str) else selections.parse(selection).encode()
@@ -273,16 +320,3 @@ def _as_read(stored: np.dtype[Any]) -> np.dtype[Any]:
     if stored.kind == "f" and stored.itemsize > 8:
         return np.dtype(np.float64)
     return stored.newbyteorder("=")
-
-
-def _attribute(value: Any) -> Any:
-    """Undo what JSON cannot say of an attribute: bytes and references."""
-    if isinstance(value, list):
-        return [_attribute(item) for item in value]
-    if isinstance(value, dict):
-        if value.keys() == {"b64"}:
-            return base64.b64decode(value["b64"])
-        if value.keys() == {"ref"}:
-            return value["ref"]
-        return {name: _attribute(item) for name, item in value.items()}
-    return value

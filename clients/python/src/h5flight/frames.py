@@ -16,8 +16,9 @@ import numpy as np
 
 from . import selection as selections
 from .arrays import Array
+from .attributes import plain
 from .client import Client
-from .dataset import Dataset, _attribute, encode
+from .dataset import Dataset, encode
 from .errors import H5FlightError
 
 if TYPE_CHECKING:
@@ -149,8 +150,10 @@ def _column(values: Array) -> Any:
 
 
 def _facts(dataset: Dataset, metadata: dict[str, str]) -> dict[str, Any]:
-    attributes = json.loads(metadata["h5flight.attributes"]) if "h5flight.attributes" in metadata else None
-    attributes = dataset.attrs if attributes is None else {k: _attribute(v) for k, v in attributes.items()}
+    # Plain values: pandas compares what frames have in common, which arrays cannot do.
+    told = metadata.get("h5flight.attributes")
+    found_there = dataset._describe_whole().get("attributes", {}) if told is None else json.loads(told)
+    attributes = {name: plain(value) for name, value in found_there.items()}
     facts = {"animal": dataset.animal, "experiment": dataset.experiment, "dataset": dataset.name}
     numbers = {"version": int(metadata.get("h5flight.version", 0)) or dataset.version}
     found: dict[str, Any] = {**facts, **numbers, "attributes": attributes}

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use h5flight_array::inspect::ObjectKind;
+use h5flight_array::inspect::{LinkKind, ObjectKind};
+use serde_json::{Map, Value};
 
 use super::{Db, Store, dialect, fault, resolve};
 use crate::error::{Error, Result};
@@ -10,7 +11,8 @@ use crate::model::*;
 use crate::names::{self, LINKS_MAX};
 use crate::paging::Request;
 use crate::rows::{
-    AnimalRow, ExperimentRow, FileRow, SummaryRow, attributes, file_columns, object_kind, select_summaries, unsigned,
+    AnimalRow, ExperimentRow, FileRow, ObjectRow, SummaryRow, attributes, dimensions, file_columns, link_kind,
+    object_kind, select_summaries, unsigned,
 };
 use crate::text;
 
@@ -166,11 +168,11 @@ pub(super) async fn describe(store: &Store, path: &DatasetPath) -> Result<Descri
     Err(resolve::too_many_links(path))
 }
 
-/// Kind and attributes of the objects of this name, the newest first: several files of an experiment may have the same
-/// groups.
-async fn objects_at(store: &Store, experiment_id: i64, name: &str) -> Result<Vec<(String, String)>> {
+/// The objects of this name, the newest first: several files of an experiment may have the same groups.
+async fn objects_at(store: &Store, experiment_id: i64, name: &str) -> Result<Vec<ObjectRow>> {
     sqlx::query_as::<Db, _>(
-        "SELECT kind, CAST(attributes AS TEXT) FROM objects \
+        "SELECT kind, CAST(attributes AS TEXT) AS attributes, CAST(attribute_types AS TEXT) AS attribute_types, \
+                CAST(dimensions AS TEXT) AS dimensions FROM objects \
          WHERE experiment_id = $1 AND name = $2 AND superseded_by IS NULL ORDER BY id DESC",
     )
     .bind(experiment_id)
@@ -180,29 +182,56 @@ async fn objects_at(store: &Store, experiment_id: i64, name: &str) -> Result<Vec
     .map_err(fault)
 }
 
+/// What the objects of one name are together.
+#[derive(Default)]
+struct Merged {
+    kind: Option<ObjectKind>,
+    attributes: BTreeMap<String, Value>,
+    types: Map<String, Value>,
+    dimensions: Vec<Dimension>,
+}
+
+impl Merged {
+    /// Adds the next older object of the name.
+    fn add(&mut self, object: &ObjectRow) -> Result<()> {
+        let this = object_kind(&object.kind)?;
+        match self.kind {
+            // A dataset hides a group of the same name from another file; groups are one, the newer file's attribute
+            // wins.
+            Some(ObjectKind::Group) if this == ObjectKind::Dataset => *self = Self::default(),
+            Some(first) if first != this => return Ok(()),
+            Some(_) | None => {}
+        }
+        if self.kind.is_none() {
+            self.dimensions = dimensions(&object.dimensions)?;
+        }
+        self.kind = Some(this);
+        let mut types = attributes(&object.attribute_types)?;
+        for (name, value) in attributes(&object.attributes)? {
+            if self.attributes.contains_key(&name) {
+                continue;
+            }
+            if let Some(told) = types.remove(&name) {
+                self.types.insert(name.clone(), told);
+            }
+            self.attributes.insert(name, value);
+        }
+        Ok(())
+    }
+}
+
 /// The description of what is at a name; the root of an experiment is a group even when no file says so.
 async fn described(
     store: &Store,
     experiment_id: i64,
     asked: &DatasetPath,
-    (name, objects): (&str, Vec<(String, String)>),
+    (name, objects): (&str, Vec<ObjectRow>),
 ) -> Result<Option<Description>> {
-    let mut merged = BTreeMap::new();
-    let mut kind = None;
-    for (text, json) in objects {
-        let this = object_kind(&text)?;
-        match kind {
-            // A dataset hides a group of the same name from another file; groups are one, the newer file's attribute
-            // wins.
-            Some(ObjectKind::Group) if this == ObjectKind::Dataset => merged.clear(),
-            Some(first) if first != this => continue,
-            Some(_) | None => {}
-        }
-        kind = Some(this);
-        attributes(&json)?.into_iter().for_each(|(name, value)| {
-            merged.entry(name).or_insert(value);
-        });
+    let mut merged = Merged::default();
+    for object in &objects {
+        merged.add(object)?;
     }
+    let Merged { kind, attributes, types, dimensions } = merged;
     let Some(kind) = kind.or(name.is_empty().then_some(ObjectKind::Group)) else { return Ok(None) };
     let dataset = match kind {
         ObjectKind::Dataset => summary_at(store, experiment_id, name).await?,
@@ -215,8 +244,10 @@ async fn described(
     Ok(Some(Description {
         path: DatasetPath { dataset: name.to_owned(), ..asked.clone() },
         kind,
-        attributes: merged.into_iter().collect(),
+        attributes: attributes.into_iter().collect(),
+        attribute_types: types,
         dataset,
+        dimensions,
         children,
         aliases: aliases(store, experiment_id, name).await?,
     }))
@@ -234,8 +265,8 @@ async fn summary_at(store: &Store, experiment_id: i64, name: &str) -> Result<Opt
 }
 
 /// Last parts of the names directly below a group. A link has the kind of what it leads to; one that leads nowhere, or
-/// out of the file, has none and is left out.
-async fn children(store: &Store, experiment_id: i64, group: &str) -> Result<Vec<(String, ObjectKind)>> {
+/// out of the file, is listed as a link.
+async fn children(store: &Store, experiment_id: i64, group: &str) -> Result<Vec<(String, ChildKind)>> {
     let objects: Vec<(String, String)> = sqlx::query_as::<Db, _>(
         "SELECT DISTINCT name, kind FROM objects WHERE experiment_id = $1 AND parent = $2 AND superseded_by IS NULL \
          ORDER BY name LIMIT $3",
@@ -246,12 +277,11 @@ async fn children(store: &Store, experiment_id: i64, group: &str) -> Result<Vec<
     .fetch_all(&store.readers)
     .await
     .map_err(fault)?;
-    let links: Vec<(String, Option<String>)> = sqlx::query_as::<Db, _>(
-        "SELECT l.path, (SELECT min(o.kind) FROM objects o WHERE o.experiment_id = l.experiment_id AND o.name = \
-         l.target \
-                         AND o.superseded_by IS NULL) \
+    let links: Vec<(String, String, Option<String>)> = sqlx::query_as::<Db, _>(
+        "SELECT l.path, l.kind, (SELECT min(o.kind) FROM objects o WHERE o.experiment_id = l.experiment_id \
+                                 AND o.name = l.target AND o.superseded_by IS NULL AND l.kind IN ('hard', 'soft')) \
          FROM links l WHERE l.experiment_id = $1 AND l.parent = $2 AND l.superseded_by IS NULL \
-           AND l.kind IN ('hard', 'soft') ORDER BY l.path LIMIT $3",
+         ORDER BY l.path LIMIT $3",
     )
     .bind(experiment_id)
     .bind(text::asked(group))
@@ -266,27 +296,28 @@ async fn children(store: &Store, experiment_id: i64, group: &str) -> Result<Vec<
         children
             .entry(names::last_part(&name).to_owned())
             .and_modify(|known| *known = preferred(*known, kind))
-            .or_insert(kind);
+            .or_insert(ChildKind::Object(kind));
     }
     let mut followed = 0;
-    for (path, kind) in links {
-        let kind = match kind {
+    for (path, link, target) in links {
+        let link = link_kind(&link)?;
+        let is_inside = matches!(link, LinkKind::Hard | LinkKind::Soft);
+        let target = match target {
             Some(kind) => Some(object_kind(&kind)?),
-            None if followed < LINKS_FOLLOWED_MAX => {
+            None if is_inside && followed < LINKS_FOLLOWED_MAX => {
                 followed += 1;
                 kind_behind(store, experiment_id, &path).await?
             }
             None => None,
         };
-        if let Some(kind) = kind {
-            children.entry(names::last_part(&path).to_owned()).or_insert(kind);
-        }
+        let kind = target.map_or(ChildKind::Link(link), ChildKind::Object);
+        children.entry(names::last_part(&path).to_owned()).or_insert(kind);
     }
     Ok(children.into_iter().collect())
 }
 
-fn preferred(one: ObjectKind, other: ObjectKind) -> ObjectKind {
-    if other == ObjectKind::Dataset { other } else { one }
+fn preferred(known: ChildKind, other: ObjectKind) -> ChildKind {
+    if other == ObjectKind::Dataset { ChildKind::Object(other) } else { known }
 }
 
 /// What is at the end of a chain of links, if anything.
@@ -294,8 +325,8 @@ async fn kind_behind(store: &Store, experiment_id: i64, link: &str) -> Result<Op
     let mut name = link.to_owned();
     for _ in 0..=LINKS_MAX {
         let found = objects_at(store, experiment_id, &name).await?;
-        if let Some((kind, _)) = found.first() {
-            return object_kind(kind).map(Some);
+        if let Some(object) = found.first() {
+            return object_kind(&object.kind).map(Some);
         }
         match resolve::next_name(store, experiment_id, &name).await {
             Ok(Some(next)) => name = next,

@@ -292,7 +292,10 @@ pub(super) async fn missing_dataset(
     }
     let nearest = names::nearest(name, &objects);
     let (animal, experiment, hint) = (&path.animal, &path.experiment, names::did_you_mean(&nearest));
-    let message = format!("experiment \"{animal}/{experiment}\" has no dataset \"{}\"{hint}", path.dataset);
+    let message = match name == names::normal(&path.dataset) {
+        true => format!("experiment \"{animal}/{experiment}\" has no dataset \"{name}\"{hint}"),
+        false => format!("\"{path}\" is a link to \"{name}\", which does not exist{hint}"),
+    };
     Ok(not_found(Level::Dataset, nearest, message))
 }
 

@@ -82,11 +82,13 @@ pub(super) async fn insert_objects(
 ) -> Result<Vec<(i64, i64)>> {
     sqlx::query_as(
         "INSERT INTO objects (file_id, position, experiment_id, name, parent, hdf5_path, kind, attributes, \
-         search_text) \
-         SELECT $1, position, experiment_id, name, parent, hdf5_path, kind, attributes::json, search_text \
+                              attribute_types, dimensions, search_text) \
+         SELECT $1, position, experiment_id, name, parent, hdf5_path, kind, attributes::json, types::json, \
+                dimensions::json, search_text \
          FROM unnest($2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], \
-         $9::text[]) \
-              AS t (position, experiment_id, name, parent, hdf5_path, kind, attributes, search_text) \
+                     $9::text[], $10::text[], $11::text[]) \
+              AS t (position, experiment_id, name, parent, hdf5_path, kind, attributes, types, dimensions, \
+                    search_text) \
          RETURNING position, id",
     )
     .bind(file_id)
@@ -97,6 +99,8 @@ pub(super) async fn insert_objects(
     .bind(column(rows, |row| row.hdf5_path))
     .bind(column(rows, |row| row.kind))
     .bind(column(rows, |row| row.attributes.as_str()))
+    .bind(column(rows, |row| row.attribute_types.as_str()))
+    .bind(column(rows, |row| row.dimensions.as_str()))
     .bind(column(rows, |row| row.search_text.as_str()))
     .fetch_all(connection)
     .await

@@ -92,7 +92,7 @@ pub(super) async fn insert_objects(
     rows: &[ObjectRow<'_>],
 ) -> Result<Vec<(i64, i64)>> {
     let into = "INSERT INTO objects (file_id, position, experiment_id, name, parent, hdf5_path, kind, attributes, \
-                                     search_text) ";
+                                     attribute_types, dimensions, search_text) ";
     let mut statement = batch(into, rows, |values, row| {
         values
             .push_bind(file_id)
@@ -103,6 +103,8 @@ pub(super) async fn insert_objects(
             .push_bind(row.hdf5_path)
             .push_bind(row.kind)
             .push_bind(row.attributes.as_str())
+            .push_bind(row.attribute_types.as_str())
+            .push_bind(row.dimensions.as_str())
             .push_bind(row.search_text.as_str());
     });
     statement.push(" RETURNING position, id");

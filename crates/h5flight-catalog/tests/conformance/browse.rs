@@ -78,14 +78,27 @@ pub async fn a_description_has_children_links_and_aliases(world: &World) {
     world.first.publish(&file).await.unwrap();
     let group = world.first.describe(&at("g")).await.unwrap();
     assert_eq!((group.kind, &group.path, group.attributes["of"].as_str()), (ObjectKind::Group, &at("g"), Some("g")));
+    use ChildKind::{Link, Object};
     use ObjectKind::{Dataset, Group, NamedType};
-    let children =
-        [("alias", Dataset), ("data", Dataset), ("soft", Dataset), ("sub", Group), ("type", NamedType), ("up", Group)];
+    let children = [
+        ("alias", Object(Dataset)),
+        ("dangling", Link(LinkKind::Soft)),
+        ("data", Object(Dataset)),
+        ("out", Link(LinkKind::External)),
+        ("soft", Object(Dataset)),
+        ("sub", Object(Group)),
+        ("type", Object(NamedType)),
+        ("up", Object(Group)),
+    ];
     assert_eq!(group.children, children.map(|(name, kind)| (name.to_owned(), kind)));
+    let refused = world.first.describe(&at("g/out/x")).await.unwrap_err();
+    assert_eq!(refused.kind, ErrorKind::Refused("external_link_refused".into()));
+    let dangling = world.first.describe(&at("g/dangling")).await.unwrap_err();
+    assert!(dangling.message.contains("is a link to \"nothing\""), "{}", dangling.message);
     assert!(group.aliases.is_empty() && group.dataset.is_none());
     let root = world.first.describe(&at("")).await.unwrap();
     assert_eq!((root.kind, root.attributes["root"].as_bool()), (Group, Some(true)));
-    assert_eq!(root.children, [("g".to_owned(), Group), ("top".to_owned(), Dataset)]);
+    assert_eq!(root.children, [("g".to_owned(), Object(Group)), ("top".to_owned(), Object(Dataset))]);
     let data = world.first.describe(&at("g/data")).await.unwrap();
     assert_eq!((data.kind, data.aliases), (Dataset, vec!["g/alias".to_owned(), "top".to_owned()]));
     let summary = data.dataset.unwrap();
@@ -111,11 +124,42 @@ pub async fn groups_of_several_files_are_one(world: &World) {
     assert_eq!(group.children.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["d1", "d2"]);
     // No file says so, yet every experiment has a root.
     let root = world.first.describe(&at("")).await.unwrap();
-    assert_eq!((root.kind, root.children), (ObjectKind::Group, vec![("g".to_owned(), ObjectKind::Group)]));
+    assert_eq!(
+        (root.kind, root.children),
+        (ObjectKind::Group, vec![("g".to_owned(), ChildKind::Object(ObjectKind::Group))])
+    );
     // A dataset in place of the other file's group.
     world.first.publish(&publication(registered("3.h5"), 1).dataset(&at("g"), chunked(1))).await.unwrap();
     let dataset = world.first.describe(&at("g")).await.unwrap();
     assert_eq!((dataset.kind, dataset.attributes.is_empty()), (ObjectKind::Dataset, true));
+}
+
+pub async fn types_of_attributes_and_meanings_of_axes_come_back(world: &World) {
+    let at = |name: &str| path("a", "e", name);
+    let dimensions =
+        vec![Dimension { label: "t".into(), scales: vec!["time".into()], coordinate: Some("time".into()) }];
+    let mut file = publication(registered("1.h5"), 1).group(&at("g"), json!({"n": 1, "m": 1})).object(
+        &at("g/d"),
+        ObjectKind::Dataset,
+        json!({"big": u64::MAX, "float": 0.1, "sum": 0.30000000000000004}),
+        Some(chunked(1)),
+    );
+    file.objects[0].attribute_types = attributes(json!({"n": "|i1", "m": ["<u2", [1]]}));
+    file.objects[1].attribute_types = attributes(json!({"big": "<u8"}));
+    file.objects[1].dimensions = dimensions.clone();
+    world.first.publish(&file).await.unwrap();
+    let found = world.first.describe(&at("g/d")).await.unwrap();
+    assert_eq!((&found.dimensions, &found.attribute_types), (&dimensions, &file.objects[1].attribute_types));
+    assert_eq!(found.attributes, file.objects[1].attributes);
+    let version = world.first.resolve(&at("g/d"), VersionSelector::Current).await.unwrap();
+    assert_eq!(version.dimensions, dimensions);
+    // The type goes with the value: of each attribute, that of the newest file that has it.
+    let mut newer = publication(registered("2.h5"), 1).group(&at("g"), json!({"n": "text"}));
+    newer.objects[0].attribute_types = attributes(json!({}));
+    world.first.publish(&newer).await.unwrap();
+    let merged = world.first.describe(&at("g")).await.unwrap();
+    assert_eq!(merged.attributes, attributes(json!({"n": "text", "m": 1})));
+    assert_eq!(merged.attribute_types, attributes(json!({"m": ["<u2", [1]]})));
 }
 
 pub async fn search_finds_words_as_they_are(world: &World) {

@@ -202,6 +202,8 @@ impl With for Publication {
             hdf5_path: format!("/{}", at.dataset),
             kind,
             attributes: attributes(values),
+            attribute_types: Map::new(),
+            dimensions: Vec::new(),
             array,
         });
         self

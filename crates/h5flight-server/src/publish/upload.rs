@@ -12,9 +12,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use h5flight_array::Reason;
 use h5flight_array::file::StoredFile;
-use h5flight_catalog::model::{FilePlace, Published};
+use h5flight_catalog::model::FilePlace;
 
-use super::Wishes;
+use super::{Made, Wishes};
 use crate::blocking::Lane;
 use crate::error::{Error, Result};
 use crate::files;
@@ -40,8 +40,8 @@ pub struct UploadHeader {
 pub struct Uploaded {
     /// blake3, lowercase hex.
     pub content: String,
-    /// What is visible.
-    pub published: Published,
+    /// What is visible, and what is not.
+    pub made: Made,
 }
 
 /// An upload on its way.
@@ -126,10 +126,10 @@ impl Upload {
         self.service.blocking.run(Lane::Decode, keep).await?;
         let UploadHeader { file_name, key, wishes, .. } = &self.header;
         let place = FilePlace::Managed { content: content.clone() };
-        let mut publication = super::publication(place, before, file_name.clone(), inspection, wishes);
+        let (mut publication, left_out) = super::publication(place, before, file_name.clone(), inspection, wishes);
         publication.ingest_key = (!key.is_empty()).then(|| key.clone());
         let published = super::publish(&self.service, publication).await?;
-        Ok(Uploaded { content, published })
+        Ok(Uploaded { content, made: Made { published, left_out } })
     }
 
     fn check(&self, content: &str) -> Result<()> {

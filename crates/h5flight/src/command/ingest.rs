@@ -8,7 +8,7 @@ use h5flight_proto::v1::{IngestHeader, IngestResponse};
 use serde_json::json;
 
 use super::progress::bytes_bar;
-use super::register::{publication_json, publication_text};
+use super::register::{noted, publication_json, publication_text};
 use crate::cli::Globals;
 use crate::connection::{ConnectionFlags, with_client};
 use crate::failure::Failure;
@@ -160,11 +160,13 @@ fn show(form: Form, array: &mut JsonArray, file: &LocalFile, answer: &IngestResp
             "content": answer.content,
             "publication": publication_json(&publication),
             "error": null,
+            "note": Some(answer.message.as_str()).filter(|note| !note.is_empty()),
         })),
         Form::People => {
             let content: String = answer.content.chars().take(CONTENT_SHOWN).collect();
             let said = publication_text(&publication);
-            line(&clean(&format!("{}  {said}  {}  content {content}", file.name, show_bytes(file.bytes))))
+            let left_out = noted(&answer.message);
+            line(&clean(&format!("{}  {said}  {}  content {content}{left_out}", file.name, show_bytes(file.bytes))))
         }
     }
 }

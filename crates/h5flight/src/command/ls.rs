@@ -2,8 +2,8 @@
 
 use h5flight_proto::client::Client;
 use h5flight_proto::v1::{
-    Animal, Dataset, DescribeRequest, DescribeResponse, Experiment, ListAnimalsRequest, ListDatasetsRequest,
-    ListExperimentsRequest,
+    Animal, Child, Dataset, DescribeRequest, DescribeResponse, Dimension, Experiment, ListAnimalsRequest,
+    ListDatasetsRequest, ListExperimentsRequest,
 };
 use serde_json::{Map, Value, json};
 
@@ -122,15 +122,18 @@ async fn describe(client: Client, form: Form, request: DescribeRequest) -> Resul
 }
 
 fn description_json(object: &DescribeResponse, attributes: &Map<String, Value>) -> Value {
-    let children: Vec<Value> =
-        object.children.iter().map(|child| json!({"name": child.name, "kind": child.kind})).collect();
+    let child = |child: &Child| json!({"name": child.name, "kind": child.kind, "problem_reason": or_null(&child.problem_reason)});
+    let dimension = |of: &Dimension| json!({"label": of.label, "scales": of.scales, "size": of.size, "coordinate": or_null(&of.coordinate)});
+    let types: Value = serde_json::from_str(&object.attribute_types_json).unwrap_or_default();
     json!({
         "path": object.path,
         "kind": object.kind,
         "aliases": object.aliases,
         "dataset": object.dataset.as_ref().map(dataset_json),
+        "dims": object.dims.iter().map(dimension).collect::<Vec<_>>(),
         "attributes": attributes,
-        "children": children,
+        "attribute_types": types,
+        "children": object.children.iter().map(child).collect::<Vec<_>>(),
     })
 }
 
@@ -155,13 +158,31 @@ fn description_lines(name: &str, object: &DescribeResponse, attributes: &Map<Str
             fact("problem", format!("{} ({})", dataset.problem, dataset.problem_reason));
         }
     }
+    let said = |of: &Dimension| !(of.label.is_empty() && of.scales.is_empty() && of.coordinate.is_empty());
+    if object.dims.iter().any(said) {
+        section(&mut facts, "dimensions", object.dims.iter().enumerate(), dimension_text);
+    }
     section(&mut facts, "attributes", attributes, |(key, value)| format!("{key} = {value}"));
     section(&mut facts, "children", &object.children, |child| match child.kind.as_str() {
         "group" => format!("{}/", child.name),
         "dataset" => child.name.clone(),
-        other => format!("{} ({other})", child.name),
+        other => format!("{} ({})", child.name, other.replace('_', " ")),
     });
     facts.iter().map(|fact| clean(fact)).collect()
+}
+
+/// `0 time, 300: coordinates t; scales t, frame`.
+fn dimension_text((axis, of): (usize, &Dimension)) -> String {
+    let label = if of.label.is_empty() { String::new() } else { format!(" {}", of.label) };
+    let mut text = format!("{axis}{label}, {}", show_count(of.size));
+    let facts = [("coordinates", of.coordinate.clone()), ("scales", of.scales.join(", "))];
+    let told: Vec<String> =
+        facts.into_iter().filter(|(_, of)| !of.is_empty()).map(|(what, of)| format!("{what} {of}")).collect();
+    if !told.is_empty() {
+        text.push_str(": ");
+        text.push_str(&told.join("; "));
+    }
+    text
 }
 
 /// Appends a heading and one indented line per entry, where there is any.
@@ -208,6 +229,11 @@ mod tests {
             path: "imaging".into(),
             kind: "dataset".into(),
             dataset: Some(dataset),
+            dims: vec![
+                Dimension { label: "time".into(), scales: vec!["t".into()], size: 1_000, coordinate: "t".into() },
+                Dimension { size: 64, ..Dimension::default() },
+            ],
+            children: vec![Child { name: "out".into(), kind: "external_link".into(), ..Child::default() }],
             ..DescribeResponse::default()
         };
         let attributes = Map::from_iter([("unit".to_owned(), json!("µV")), ("bad\u{1b}".to_owned(), json!(1))]);
@@ -219,9 +245,14 @@ mod tests {
             "  filters   shuffle, deflate",
             "  size      125.0 KiB, 2.0 KiB in the file",
             "  version   2",
+            "  dimensions",
+            "    0 time, 1,000: coordinates t; scales t",
+            "    1, 64",
             "  attributes",
             "    bad\\u{1b} = 1",
             "    unit = \"µV\"",
+            "  children",
+            "    out (external link)",
         ];
         assert_eq!(description_lines("m1/day1", &object, &attributes), expected);
     }

@@ -144,7 +144,10 @@ impl Reporter {
 
 fn report_line(report: &RegisterReport) -> String {
     let said = match &report.publication {
-        Some(publication) => format!("{}  {}", publication_text(publication), show_millis(report.millis)),
+        Some(publication) => {
+            let left_out = noted(&report.message);
+            format!("{}  {}{left_out}", publication_text(publication), show_millis(report.millis))
+        }
         None => format!("refused ({}): {}", report.reason, report.message),
     };
     clean(&format!("{}  {said}", report.path))
@@ -156,8 +159,14 @@ fn report_json(report: &RegisterReport) -> Value {
         "path": report.path,
         "publication": report.publication.as_ref().map(publication_json),
         "error": error,
+        "note": report.publication.as_ref().map(|_| report.message.as_str()).filter(|note| !note.is_empty()),
         "millis": report.millis,
     })
+}
+
+/// A message behind other facts on a line.
+pub fn noted(message: &str) -> String {
+    if message.is_empty() { String::new() } else { format!("  ({message})") }
 }
 
 /// What became visible, for people.
@@ -190,6 +199,7 @@ pub fn publication_json(publication: &Publication) -> Value {
         "datasets": publication.datasets,
         "chunks": publication.chunks,
         "already": publication.already,
+        "left_out": publication.left_out,
     })
 }
 
@@ -213,7 +223,7 @@ mod tests {
     fn a_report_is_one_line() {
         let experiments =
             (0..6).map(|day| ExperimentName { animal: "m1".into(), experiment: format!("day{day}") }).collect();
-        let publication = Publication { experiments, datasets: 1, chunks: 3_400, already: false };
+        let publication = Publication { experiments, datasets: 1, chunks: 3_400, already: false, left_out: 0 };
         let report = RegisterReport {
             path: "lab:a.h5".into(),
             publication: Some(publication),

@@ -186,7 +186,7 @@ pub static TABLE: &[Setting] = &[
     Setting::new(
         "inspect_attribute_bytes_max",
         "BYTES",
-        "64KiB",
+        "1MiB",
         "Size of one attribute's value; larger ones are listed without their value",
         |draft, text| set(&mut draft.config.inspect_limits.attribute_bytes_max, bytes(text, 0)),
     ),
