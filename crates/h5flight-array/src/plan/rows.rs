@@ -11,7 +11,7 @@ use super::extent::{Blocks, ExtentPlan};
 /// Rows of a batch at most, however few bytes they have: offsets and dictionary keys stay far from 32 bits.
 pub(crate) const BATCH_ROWS_MAX: u64 = 1 << 20;
 /// Byte ranges of the raw blocks of a batch at most: 4 MiB of plan.
-const BATCH_RANGES_MAX: u64 = 1 << 18;
+pub(crate) const BATCH_RANGES_MAX: u64 = 1 << 18;
 
 /// The rows of a batch that lie in one block row of one extent.
 #[derive(Clone, Debug)]
@@ -54,7 +54,7 @@ impl RowMap<'_> {
     /// Indices of one block along the row axis; `None` where blocks are raw.
     fn block_rows(&self, extent: usize) -> Option<u64> {
         match &self.extents[extent].blocks {
-            Blocks::Grid(grid) => Some(grid.block_shape.get(self.row_axis).copied().unwrap_or(1)),
+            Blocks::Grid(grid) => Some(grid.row_block),
             Blocks::Raw(_) => None,
         }
     }
