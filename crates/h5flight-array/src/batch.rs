@@ -201,6 +201,13 @@ impl Plan {
 
     /// The values' indices, one column for each axis of the result; in the tidy layout only.
     fn index_columns(&self, batch: &BatchPlan) -> Result<Vec<ArrayRef>> {
+        if let Some(points) = &self.points {
+            let column = |axis: &usize| {
+                let indices = batch.rows.clone().map(|point| index(points.coordinate(point, *axis), *axis));
+                Ok(Arc::new(Int64Array::from(indices.collect::<Result<Vec<_>>>()?)) as ArrayRef)
+            };
+            return self.output.index_axes.iter().map(column).collect();
+        }
         let sizes: Vec<u64> = self.kept.iter().map(|axis| self.picks[*axis].count()).collect();
         let mut columns: Vec<ArrayRef> = Vec::new();
         for (position, axis) in self.output.index_axes.iter().enumerate() {
@@ -212,9 +219,7 @@ impl Plan {
             let inner = sizes[position + 1..].iter().product::<u64>() as usize;
             let mut indices = Vec::new();
             for place in places {
-                let index = i64::try_from(self.picks[*axis].at(place)).map_err(|_| {
-                    Error::new(Reason::BadLayout, format!("layout tidy: an index of axis {axis} passes 63 bits"))
-                })?;
+                let index = index(self.picks[*axis].at(place), *axis)?;
                 indices.extend(std::iter::repeat_n(index, inner));
             }
             columns.push(Arc::new(Int64Array::from(indices.repeat(outer as usize))));
@@ -358,6 +363,9 @@ impl Plan {
                 (Blocks::Grid(grid), Place::Coordinate(row)) => {
                     self.each_block(grid, *row, |coordinates, positions| {
                         grid.block_shape_at(coordinates, extent.meta.shape(), &mut shape);
+                        if self.points.is_some() {
+                            shape = vec![shape.iter().product()];
+                        }
                         visit(position, part, &shape, positions);
                         position += 1;
                     });
@@ -414,6 +422,12 @@ impl Plan {
             Blocks::Raw(raw) => &raw.covers[axis].1,
         }
     }
+}
+
+/// An index as the tidy layout shows it.
+fn index(index: u64, axis: usize) -> Result<i64> {
+    i64::try_from(index)
+        .map_err(|_| Error::new(Reason::BadLayout, format!("layout tidy: an index of axis {axis} passes 63 bits")))
 }
 
 /// A part of a block as an Arrow buffer without a copy, where that is allowed and worth it.

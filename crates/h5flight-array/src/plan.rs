@@ -12,8 +12,10 @@
 //! | contiguous, fixed-size elements | made for each batch from byte ranges of the file, not cached |
 //! | otherwise | boxes of whole rows of about 1 MiB, read by the worker |
 //!
-//! Invariants: a plan is arithmetic, so its size does not grow with the result (index lists excepted); the batches
-//! cover the rows in order, each once; a block belongs to a contiguous run of batches, unless a list jumps.
+//! Single elements are planned as an index list over the array laid out block by block, see [`points`].
+//!
+//! Invariants: a plan is arithmetic, so its size does not grow with the result (index lists and points excepted); the
+//! batches cover the rows in order, each once; a block belongs to a contiguous run of batches, unless a list jumps.
 //!
 //! ```text
 //! let plan = Plan::new(&extents, &selection.resolve(&total_shape(&extents)?)?, &PlanOptions::default())?;
@@ -26,21 +28,24 @@
 
 pub(crate) mod axis;
 pub(crate) mod extent;
+pub(crate) mod points;
 pub(crate) mod rows;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 
 use self::axis::{Cover, Pick};
-use self::extent::{Blocks, ExtentPlan, Grid, Wanted, refuse_unreadable};
+use self::extent::{Blocks, ExtentPlan, Grid, Rows, Wanted, refuse_unreadable};
+use self::points::PointIndex;
 use self::rows::{BATCH_ROWS_MAX, BatchLimits, Batching, Part, Place, RowMap};
 use crate::batch::schema::{Output, OutputRequest};
 use crate::error::{Error, Reason, Result};
 use crate::index::{ChunkIndex, ChunkPointer};
 use crate::inspect::Hyperslab;
 use crate::meta::{ArrayMeta, ELEMENTS_MAX, ElementType, Space, product};
-use crate::selection::{AxisSelection, Resolved};
+use crate::selection::{AxisSelection, Picked, Resolved};
 
 /// How a result is laid out in Arrow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -258,12 +263,14 @@ impl BatchPlan {
 /// What a selection of a version takes: batches and their blocks. Owns all it needs, but for the chunk pointers.
 #[derive(Debug)]
 pub struct Plan {
-    /// By axis of the version, indices that drop their axis included.
+    /// By axis of the version, indices that drop their axis included. Of points: their places, as the only axis.
     pub(crate) picks: Vec<Pick>,
     /// Axes of the array that are axes of the result.
     pub(crate) kept: Vec<usize>,
-    /// The axis whose indices are the rows; 0 for a result of rank 0.
+    /// The axis whose indices are the rows; 0 for a result of rank 0, and for points.
     pub(crate) row_axis: usize,
+    /// Set where the rows are points.
+    pub(crate) points: Option<PointIndex>,
     /// Extents that the selection touches; none when the result is empty.
     pub(crate) extents: Vec<ExtentPlan>,
     pub(crate) element: ElementType,
@@ -288,9 +295,10 @@ impl Plan {
         }
         let meta = extents[0].meta;
         extents.iter().try_for_each(|extent| refuse_unreadable(extent.meta))?;
-        let picks: Vec<Pick> = selected.axes().iter().map(Pick::new).collect();
-        let is_kept = |axis: &usize| !matches!(selected.axes()[*axis], AxisSelection::Index(_));
-        let kept: Vec<usize> = (0..picks.len()).filter(is_kept).collect();
+        let (mut picks, kept) = match selected.picked() {
+            Picked::Axes(axes) => by_axis(axes),
+            Picked::Elements(_) => (vec![Pick::List(Arc::default())], vec![0]),
+        };
         let row_axis = kept.first().copied().unwrap_or(0);
         let shape = selected.shape();
         let output = Output::new(&OutputRequest { meta, selected, picks: &picks, kept: &kept, options })?;
@@ -299,9 +307,19 @@ impl Plan {
         let rows = shape.first().copied().unwrap_or(1);
         let range = row_range(options, rows)?;
         check_result(options, &range, row_bytes, &shape)?;
-        let wanted = Wanted { picks: &picks, row_axis, options };
-        let empty = rows == 0 || items == 0;
-        let planned = if empty { Vec::new() } else { touched_extents(extents, &wanted)? };
+        let mut points = None;
+        let planned = match selected.picked() {
+            _ if rows == 0 || items == 0 => Vec::new(),
+            Picked::Axes(_) => {
+                touched_extents(extents, &Wanted { picks: &picks, rows: Rows::Axis(row_axis), options })?
+            }
+            Picked::Elements(positions) => {
+                let index = PointIndex { positions: Arc::clone(positions), shape: source_shape };
+                let (planned, places) = points::touched_extents(extents, &index, options)?;
+                (picks, points) = (vec![Pick::List(places)], Some(index));
+                planned
+            }
+        };
         let limits =
             BatchLimits { rows: output.batch_rows(items, options), blocks_bytes: options.batch_blocks_bytes_max };
         let scalar = Pick::Range { start: 0, step: 1, count: 1 };
@@ -310,6 +328,7 @@ impl Plan {
         Ok(Self {
             kept,
             row_axis,
+            points,
             extents: planned,
             element: meta.element.clone(),
             items,
@@ -442,6 +461,9 @@ impl Plan {
 
     /// Calls `visit` with the coordinates of each touched block of a row of blocks, and its positions in the spreads.
     pub(crate) fn each_block(&self, grid: &Grid, row: u64, mut visit: impl FnMut(&[u64], &[usize])) {
+        if self.points.is_some() {
+            return visit(&grid.coordinates(row).0, &[]);
+        }
         let rank = grid.block_shape.len();
         let others: Vec<usize> = (0..rank).filter(|axis| *axis != self.row_axis).collect();
         let mut positions = vec![0usize; rank];
@@ -479,12 +501,19 @@ impl Plan {
             let batch = (id.number as usize).min(last_batch);
             return (batch, batch);
         };
-        let coordinate = grid.row_coordinate(id.number, self.row_axis);
+        let rows = if self.points.is_some() { Rows::Points } else { Rows::Axis(self.row_axis) };
+        let coordinate = grid.row_coordinate(id.number, rows);
         match self.batching.uses_of(&self.row_map(), at, coordinate) {
             Some((first, last)) => (self.batching.batch_of(first), self.batching.batch_of(last)),
             None => (0, last_batch),
         }
     }
+}
+
+/// The picks of all axes, and the axes that are kept.
+fn by_axis(axes: &[AxisSelection]) -> (Vec<Pick>, Vec<usize>) {
+    let is_kept = |axis: &usize| !matches!(axes[*axis], AxisSelection::Index(_));
+    (axes.iter().map(Pick::new).collect(), (0..axes.len()).filter(is_kept).collect())
 }
 
 fn raw_rows(parts: &[Part], extent: usize) -> Option<&Cover> {

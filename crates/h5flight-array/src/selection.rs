@@ -4,6 +4,8 @@
 //! [`Resolved`] selection, which exists only when it was checked against a shape. Nothing here knows of chunks, element
 //! types or files.
 //!
+//! A selection is either one item for each axis, or single elements ([`Points`], [`ElementMask`]).
+//!
 //! Several lists select the outer product of their axes ("orthogonal" indexing: `[0,1], [2,3]` is a 2 x 2 result), as
 //! h5py, zarr's `oindex` and `numpy.ix_` do; numpy's pairing of lists is not offered.
 //!
@@ -17,12 +19,15 @@
 //! ```
 
 mod parse;
+pub(crate) mod points;
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::error::{Error, Reason, Result};
 use crate::meta::RANK_MAX;
+
+pub use self::points::{ElementMask, POINTS_MAX, Points};
 
 /// List entries up to which a resolved selection keeps its text: it travels in the schema of every result.
 const TEXT_ENTRIES_MAX: usize = 1024;
@@ -57,8 +62,25 @@ impl Item {
 /// Part of an array of any shape. The default is everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selection {
-    items: Vec<Item>,
+    part: Part,
     fields: Vec<String>,
+}
+
+/// Which elements.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Items by axis; missing ones are whole axes.
+    Axes(Vec<Item>),
+    /// These elements, in this order.
+    Points(Points),
+    /// The elements at which it is true, in C order.
+    Mask(ElementMask),
+}
+
+impl Default for Part {
+    fn default() -> Self {
+        Self::Axes(Vec::new())
+    }
 }
 
 impl Selection {
@@ -67,27 +89,26 @@ impl Selection {
     ///
     /// # Errors
     /// `bad_selection`: a step of 0, two ellipses, more items than an array can have axes, a field named twice.
-    pub fn new(mut items: Vec<Item>, fields: Vec<String>) -> Result<Self> {
-        let refuse = |message: String| Err(Error::new(Reason::BadSelection, message));
-        for (position, item) in items.iter_mut().enumerate() {
-            match item {
-                Item::Slice { step: Some(0), .. } => return refuse(format!("item {position} is a slice with step 0")),
-                Item::Mask(mask) if mask.is_empty() => *item = Item::List(Vec::new()),
-                Item::Index(_) | Item::Slice { .. } | Item::List(_) | Item::Mask(_) | Item::Ellipsis => {}
-            }
-        }
-        let ellipses = items.iter().filter(|item| **item == Item::Ellipsis).count();
-        if ellipses > 1 {
-            return refuse(format!("{ellipses} ellipses ('...'), the most is one"));
-        }
-        if items.len() - ellipses > RANK_MAX {
-            return refuse(format!("{} indices, an array has at most {RANK_MAX} axes", items.len() - ellipses));
+    pub fn new(items: Vec<Item>, fields: Vec<String>) -> Result<Self> {
+        Self::of(Part::Axes(items), fields)
+    }
+
+    /// The same for any part.
+    ///
+    /// # Errors
+    /// As [`Selection::new`].
+    pub fn of(mut part: Part, fields: Vec<String>) -> Result<Self> {
+        if let Part::Axes(items) = &mut part {
+            check_items(items)?;
         }
         let mut sorted: Vec<&String> = fields.iter().collect();
         sorted.sort_unstable();
         match sorted.windows(2).find(|pair| pair[0] == pair[1]) {
-            Some(pair) => refuse(format!("field {:?} is selected twice", pair[0])),
-            None => Ok(Self { items, fields }),
+            Some(pair) => {
+                let message = format!("field {:?} is selected twice", pair[0]);
+                Err(Error::new(Reason::BadSelection, message))
+            }
+            None => Ok(Self { part, fields }),
         }
     }
 
@@ -97,7 +118,8 @@ impl Selection {
     }
 
     /// Reads the text form: what numpy takes between the brackets, `0:100, 5, ::2`, `..., [1,5,7]`, `-1`,
-    /// `[True,False]`; members of a compound as quoted names, `"t", 0:10`. The empty text and `()` are everything.
+    /// `[True,False]`; single elements as `points[[0,1],[5,2]]`; members of a compound as quoted names, `"t", 0:10`. The
+    /// empty text and `()` are everything.
     ///
     /// # Errors
     /// `bad_selection`, naming the position (in characters, from 1) and what was expected there.
@@ -105,9 +127,17 @@ impl Selection {
         parse::parse(text)
     }
 
-    /// The items by axis.
+    /// Which elements.
+    pub fn part(&self) -> &Part {
+        &self.part
+    }
+
+    /// The items by axis; none where single elements are selected.
     pub fn items(&self) -> &[Item] {
-        &self.items
+        match &self.part {
+            Part::Axes(items) => items,
+            Part::Points(_) | Part::Mask(_) => &[],
+        }
     }
 
     /// Selected members of a compound; none means all.
@@ -120,25 +150,58 @@ impl Selection {
     /// # Errors
     /// `bad_selection` where it does not fit the rank or a mask the length, `out_of_bounds` naming index, axis, size.
     pub fn resolve(&self, shape: &[u64]) -> Result<Resolved> {
-        let given = self.items.iter().filter(|item| **item != Item::Ellipsis).count();
-        let Some(whole) = shape.len().checked_sub(given) else {
-            let message = format!("{given} indices for an array of rank {}", shape.len());
-            return Err(Error::new(Reason::BadSelection, message));
+        let (picked, entries) = match &self.part {
+            Part::Axes(items) => (Picked::Axes(axes(items, shape)?), items.iter().map(Item::entries).sum()),
+            Part::Points(points) => elements(points.resolve(shape)?, shape),
+            Part::Mask(mask) => elements(mask.resolve(shape)?, shape),
         };
-        let mut axes = Vec::with_capacity(shape.len());
-        for item in &self.items {
-            let axis = axes.len();
-            if *item == Item::Ellipsis {
-                axes.extend(shape[axis..axis + whole].iter().map(|size| AxisSelection::all(*size)));
-            } else {
-                axes.push(AxisSelection::resolve(item, axis, shape[axis])?);
-            }
-        }
-        axes.extend(shape[axes.len()..].iter().map(|size| AxisSelection::all(*size)));
-        let entries: usize = self.items.iter().map(Item::entries).sum();
         let text = (entries <= TEXT_ENTRIES_MAX).then(|| self.to_string().into());
-        Ok(Resolved { axes, fields: self.fields.clone(), source_shape: shape.to_vec(), text })
+        Ok(Resolved { picked, fields: self.fields.clone(), source_shape: shape.to_vec(), text })
     }
+}
+
+fn check_items(items: &mut [Item]) -> Result<()> {
+    let refuse = |message: String| Err(Error::new(Reason::BadSelection, message));
+    for (position, item) in items.iter_mut().enumerate() {
+        match item {
+            Item::Slice { step: Some(0), .. } => return refuse(format!("item {position} is a slice with step 0")),
+            Item::Mask(mask) if mask.is_empty() => *item = Item::List(Vec::new()),
+            Item::Index(_) | Item::Slice { .. } | Item::List(_) | Item::Mask(_) | Item::Ellipsis => {}
+        }
+    }
+    let ellipses = items.iter().filter(|item| **item == Item::Ellipsis).count();
+    if ellipses > 1 {
+        return refuse(format!("{ellipses} ellipses ('...'), the most is one"));
+    }
+    match items.len() - ellipses {
+        0..=RANK_MAX => Ok(()),
+        given => refuse(format!("{given} indices, an array has at most {RANK_MAX} axes")),
+    }
+}
+
+fn axes(items: &[Item], shape: &[u64]) -> Result<Vec<AxisSelection>> {
+    let given = items.iter().filter(|item| **item != Item::Ellipsis).count();
+    let Some(whole) = shape.len().checked_sub(given) else {
+        let message = format!("{given} indices for an array of rank {}", shape.len());
+        return Err(Error::new(Reason::BadSelection, message));
+    };
+    let mut axes = Vec::with_capacity(shape.len());
+    for item in items {
+        let axis = axes.len();
+        if *item == Item::Ellipsis {
+            axes.extend(shape[axis..axis + whole].iter().map(|size| AxisSelection::all(*size)));
+        } else {
+            axes.push(AxisSelection::resolve(item, axis, shape[axis])?);
+        }
+    }
+    axes.extend(shape[axes.len()..].iter().map(|size| AxisSelection::all(*size)));
+    Ok(axes)
+}
+
+/// Single elements, and how many entries their text has.
+fn elements(positions: Arc<[u64]>, shape: &[u64]) -> (Picked, usize) {
+    let entries = positions.len().saturating_mul(shape.len());
+    (Picked::Elements(positions), entries)
 }
 
 impl Item {
@@ -159,11 +222,15 @@ impl fmt::Display for Selection {
             write!(f, "{separator}\"{}\"", field.replace('\\', "\\\\").replace('"', "\\\""))?;
             separator = ", ";
         }
-        for item in &self.items {
-            write!(f, "{separator}{item}")?;
-            separator = ", ";
+        match &self.part {
+            Part::Axes(items) => items.iter().try_for_each(|item| {
+                write!(f, "{separator}{item}")?;
+                separator = ", ";
+                Ok(())
+            }),
+            Part::Points(points) => write!(f, "{separator}{points}"),
+            Part::Mask(mask) => write!(f, "{separator}{mask}"),
         }
-        Ok(())
     }
 }
 
@@ -234,10 +301,10 @@ impl AxisSelection {
 
     fn resolve(item: &Item, axis: usize, size: u64) -> Result<Self> {
         match item {
-            Item::Index(index) => Ok(Self::Index(inside(*index, axis, size)?)),
+            Item::Index(index) => Ok(Self::Index(inside_axis(*index, axis, size)?)),
             Item::Slice { start, stop, step } => Ok(slice(*start, *stop, step.unwrap_or(1), size)),
             Item::List(list) => {
-                let indices = list.iter().map(|index| inside(*index, axis, size)).collect::<Result<Vec<_>>>()?;
+                let indices = list.iter().map(|index| inside_axis(*index, axis, size)).collect::<Result<Vec<_>>>()?;
                 Ok(Self::from_list(indices))
             }
             Item::Mask(mask) if mask.len() as u64 != size => {
@@ -271,10 +338,14 @@ impl AxisSelection {
     }
 }
 
-/// The index from the front of the axis.
-fn inside(index: i64, axis: usize, size: u64) -> Result<u64> {
+/// The index from the front of an axis of this size, where it lies inside.
+fn inside(index: i64, size: u64) -> Option<u64> {
     let found = if index < 0 { size.checked_sub(index.unsigned_abs()) } else { Some(index.unsigned_abs()) };
-    found.filter(|found| *found < size).ok_or_else(|| {
+    found.filter(|found| *found < size)
+}
+
+fn inside_axis(index: i64, axis: usize, size: u64) -> Result<u64> {
+    inside(index, size).ok_or_else(|| {
         Error::new(Reason::OutOfBounds, format!("index {index} is out of bounds for axis {axis} of size {size}"))
     })
 }
@@ -299,19 +370,36 @@ fn slice(start: Option<i64>, stop: Option<i64>, step: i64, size: u64) -> AxisSel
     AxisSelection::Range { start, step: if count == 1 { 1 } else { step }, count }
 }
 
+/// Which elements, every one of them inside the array.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Picked {
+    /// By axis of the array.
+    Axes(Vec<AxisSelection>),
+    /// Positions of single elements in C order of the whole array, in the order of the result.
+    Elements(Arc<[u64]>),
+}
+
 /// A selection that was checked against a shape.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolved {
-    axes: Vec<AxisSelection>,
+    picked: Picked,
     fields: Vec<String>,
     source_shape: Vec<u64>,
     text: Option<Arc<str>>,
 }
 
 impl Resolved {
-    /// What is selected, by axis of the array.
+    /// Which elements.
+    pub fn picked(&self) -> &Picked {
+        &self.picked
+    }
+
+    /// What is selected, by axis of the array; nothing where single elements are.
     pub fn axes(&self) -> &[AxisSelection] {
-        &self.axes
+        match &self.picked {
+            Picked::Axes(axes) => axes,
+            Picked::Elements(_) => &[],
+        }
     }
 
     /// Selected members of a compound; none means all.
@@ -329,9 +417,14 @@ impl Resolved {
         self.text.as_deref()
     }
 
-    /// Shape of the result: axes selected by an index are dropped.
+    /// Shape of the result: axes selected by an index are dropped, single elements are one axis.
     pub fn shape(&self) -> Vec<u64> {
-        let kept = self.axes.iter().filter(|axis| !matches!(axis, AxisSelection::Index(_)));
-        kept.map(AxisSelection::count).collect()
+        match &self.picked {
+            Picked::Axes(axes) => {
+                let kept = axes.iter().filter(|axis| !matches!(axis, AxisSelection::Index(_)));
+                kept.map(AxisSelection::count).collect()
+            }
+            Picked::Elements(positions) => vec![positions.len() as u64],
+        }
     }
 }

@@ -7,7 +7,7 @@ use h5flight_array::codec;
 use h5flight_array::index::{ChunkIndex, ChunkPointer};
 use h5flight_array::meta::{ArrayMeta, ByteOrder, ElementType, Filter, Space, Storage, Text};
 use h5flight_array::plan::{BlockId, BlockSource, ByteRange, ExtentView, Layout, Plan, PlanOptions, total_shape};
-use h5flight_array::selection::Selection;
+use h5flight_array::selection::{Item, Part, Points, Selection};
 
 const BYTE: ElementType = ElementType::Integer { bytes: 1, signed: false, order: ByteOrder::Little };
 const U16: ElementType = ElementType::Integer { bytes: 2, signed: false, order: ByteOrder::Little };
@@ -152,6 +152,90 @@ fn contiguous_arrays_are_read_by_the_bytes_that_are_wanted() {
 }
 
 #[test]
+fn points_of_contiguous_arrays_are_read_by_their_bytes() {
+    let meta = contiguous(&[1000, 1000]);
+    // Far ones by themselves, near ones together, in the order of the file and each once.
+    let text = "points[[999, 999], [0, 0], [0, 0], [500, 7], [500, 10], [-1, -2]]";
+    assert_eq!(raw_ranges(&meta, text), [(100, 2), (1_000_114, 8), (2_000_096, 4)]);
+}
+
+#[test]
+fn points_need_the_chunks_that_they_lie_in_and_no_others() {
+    let meta = chunked(&[100, 100], &[10, 30]);
+    let plan = plan(&meta, "points[[99, 99], [0, 0], [5, 29], [5, 30], [0, 0], [95, 90]]");
+    assert_eq!((plan.shape(), plan.rows(), plan.batches()), (&[6][..], 6, 1));
+    let numbers: Vec<u64> = plan.batch(0).blocks().iter().map(|id| id.number).collect();
+    assert_eq!(numbers, [0, 1, 39]);
+    let block = plan.block(BlockId { extent: 0, number: 39 }, &ChunkIndex::default()).unwrap();
+    assert_eq!((block.origin, block.shape), (vec![90, 90], vec![10, 30]));
+}
+
+#[test]
+fn chunks_that_points_come_back_to_are_decoded_once_while_there_is_memory() {
+    // Points run down the first column and up the last one: 2 x 10 chunks of 600 bytes.
+    let meta = chunked(&[100, 100], &[10, 30]);
+    let points = (0..100).map(|row| format!("[{row},0]")).chain((0..100).rev().map(|row| format!("[{row},99]")));
+    let text = format!("points[{}]", points.collect::<Vec<_>>().join(","));
+    let options = |batch_bytes, batch_blocks_bytes_max| PlanOptions {
+        batch_bytes,
+        batch_blocks_bytes_max,
+        ..PlanOptions::default()
+    };
+    let small = plan_with(&meta, &text, &options(40, 64 << 20)).unwrap();
+    assert_eq!((batch_rows(&small), decodes(&small)), (vec![20; 10], 20));
+    let tight = plan_with(&meta, &text, &options(1 << 20, 1800)).unwrap();
+    assert_eq!((batch_rows(&tight), decodes(&tight)), (vec![30, 30, 30, 30, 30, 30, 20], 20));
+}
+
+/// Places all over an array of this many elements.
+fn scattered(count: u64, size: u64) -> impl Iterator<Item = i64> {
+    (0..count).map(move |at| (at.wrapping_mul(0x9E37_79B9_7F4A_7C15) % size) as i64)
+}
+
+/// What plans of 650,000 scattered values do: batches, blocks listed, bytes of the ranges.
+fn work(meta: &ArrayMeta, part: Part) -> (usize, usize, u64) {
+    let rows = meta.shape()[0];
+    let extents = [ExtentView { first_row: 0, array_row: 0, rows, meta, inline: false }];
+    let selected = Selection::of(part, Vec::new()).unwrap().resolve(meta.shape()).unwrap();
+    let plan = Plan::new(&extents, &selected, &PlanOptions::default()).unwrap();
+    assert_eq!(plan.rows(), 650_000);
+    let (mut blocks, mut bytes) = (0, 0);
+    for at in 0..plan.batches() {
+        let batch = plan.batch(at);
+        blocks += batch.blocks().len();
+        for id in batch.blocks() {
+            let block = plan.block(*id, &ChunkIndex::default()).unwrap();
+            if let BlockSource::Raw { ranges } = block.source {
+                assert!(ranges.len() <= 1 << 18, "{} ranges in batch {at}", ranges.len());
+                bytes += ranges.iter().map(|range| range.bytes).sum::<u64>();
+            }
+        }
+    }
+    (plan.batches(), blocks, bytes)
+}
+
+#[test]
+fn the_work_of_650_000_scattered_points_or_indices_grows_with_them_and_not_with_the_array() {
+    let line = || Part::Axes(vec![Item::List(scattered(650_000, 1 << 40).collect())]);
+    let plane = || {
+        let coordinates = scattered(650_000, 1 << 40).flat_map(|at| [at >> 20, at & 0xF_FFFF]).collect();
+        Part::Points(Points::new(2, coordinates).unwrap())
+    };
+    // Contiguous: three batches of up to 2^18 ranges, and no more bytes than the values have.
+    assert_eq!(work(&contiguous(&[1 << 40]), line()), (3, 3, 1_300_000));
+    assert_eq!(work(&contiguous(&[1 << 20, 1 << 20]), plane()), (3, 3, 1_300_000));
+    // Chunks of 8 KiB, nearly all of them with one value: as many as fit the memory of a batch, 8,192.
+    let (batches, blocks, _) = work(&chunked(&[1 << 40], &[4096]), line());
+    assert!(batches <= 80 && blocks <= 650_000, "{batches} batches, {blocks} blocks");
+    let (batches, blocks, _) = work(&chunked(&[1 << 20, 1 << 20], &[64, 64]), plane());
+    assert!(batches <= 80 && blocks <= 650_000, "{batches} batches, {blocks} blocks");
+    // Few chunks: each is listed once in each of two batches.
+    let near = scattered(650_000, 1 << 20).flat_map(|at| [at >> 10, at & 0x3FF]).collect();
+    let near = Part::Points(Points::new(2, near).unwrap());
+    assert_eq!(work(&chunked(&[1 << 20, 1 << 20], &[256, 256]), near), (2, 32, 0));
+}
+
+#[test]
 fn arrays_that_need_the_worker_without_chunks_are_cut_into_whole_rows() {
     let text = ElementType::VarString { text: Text::Utf8 };
     let meta = array(&[100_000, 3], Storage::Contiguous { offset: Some(0) }, text);
@@ -175,6 +259,7 @@ fn refusals_name_their_reason_and_numbers() {
         members: vec![h5flight_array::meta::Member { name: "a".into(), offset: 0, element: U16 }],
     };
     let compound = array(&[3, 3], Storage::Compact, compound);
+    let compound_points = compound.clone();
     let default = PlanOptions::default;
     let columns = || PlanOptions { layout: Layout::Columns, ..default() };
     let cases: Vec<(ArrayMeta, &str, PlanOptions, Reason, &str)> = vec![
@@ -197,6 +282,15 @@ fn refusals_name_their_reason_and_numbers() {
         (compound.clone(), "", columns(), Reason::BadLayout, "column for each member"),
         (compound, "\"b\"", default(), Reason::BadSelection, "no field \"b\"; the fields are a"),
         (contiguous(&[3]), "\"b\"", default(), Reason::BadSelection, "no compounds"),
+        (compound_points.clone(), "'b', points[[0, 0]]", default(), Reason::BadSelection, "no field \"b\""),
+        (chunked(&[9000, 9000], &[9000, 9000]), "points[[0, 0]]", default(), Reason::ChunkTooLarge, "162000000 bytes"),
+        (
+            chunked(&[(1 << 62) + 1, 2], &[1 << 61, 3]),
+            "points[[0, 0]]",
+            PlanOptions { chunk_bytes_max: u64::MAX, row_blocks_bytes_max: u64::MAX, ..default() },
+            Reason::ResultTooLarge,
+            "more than 2^64 elements",
+        ),
         (contiguous(&[3]), "", PlanOptions { row_range: Some(2..4), ..default() }, Reason::OutOfBounds, "rows 2 to 4"),
         (
             array(&[9], Storage::Chunked { chunk_shape: vec![1 << 40] }, text()),

@@ -1,7 +1,7 @@
 //! The text of a selection means what numpy means by it. The expected indices are numpy's own.
 
 use h5flight_array::Reason;
-use h5flight_array::selection::{AxisSelection, Item, Selection};
+use h5flight_array::selection::{AxisSelection, ElementMask, Item, POINTS_MAX, Part, Picked, Points, Selection};
 use proptest::prelude::*;
 
 /// (size, text, indices): `numpy.arange(size)[text]`.
@@ -136,6 +136,17 @@ const REFUSED: &[(&str, &str)] = &[
     ("(1, 2)", "expected an index"),
     ("() 1", "expected the end"),
     ("é", "character 1"),
+    ("points", "character 7: expected '[' and points"),
+    ("points[1, 2]", "character 8: expected '[' and the coordinates"),
+    ("points[[1, 2], [3]]", "character 17: point 1 has 1 coordinates, expected 2"),
+    ("points[[]]", "point 0 has 0 coordinates, expected at least 1"),
+    ("points[[1, 2]], 3", "character 17: expected nothing besides points"),
+    ("0, points[[1, 2]]", "character 4: expected an index: points take the place of all axes"),
+    ("points[[1]], points[[2]]", "nothing besides points"),
+    ("points[[True]]", "expected a number"),
+    ("1, 2.0", "character 5: expected ','"),
+    ("0:1e3", "character 4: expected ','"),
+    ("None, points[[0]]", "new axes"),
 ];
 
 fn indices(text: &str, size: u64) -> Vec<u64> {
@@ -173,6 +184,64 @@ fn lists_and_masks_keep_their_order_and_duplicates() {
     assert_eq!(indices("[True,False,True,True,False]", 5), [0, 2, 3]);
 }
 
+fn positions(selection: &Selection, shape: &[u64]) -> Vec<u64> {
+    match selection.resolve(shape).unwrap().picked() {
+        Picked::Elements(positions) => positions.to_vec(),
+        Picked::Axes(axes) => panic!("{axes:?}"),
+    }
+}
+
+#[test]
+fn points_are_single_elements_in_their_order_and_negative_coordinates_count_from_the_end() {
+    let points = |text: &str| Selection::parse(text).unwrap();
+    assert_eq!(positions(&points("points[[0, 1], [3, 4], [0, 1], [-1, -5]]"), &[4, 5]), [1, 19, 1, 15]);
+    assert_eq!(positions(&points(" points [ [ 2 , ] , ] , 't'"), &[3]), [2]);
+    assert_eq!(points("'t', points[[1,2],[3,-4]]").to_string(), "\"t\", points[[1,2],[3,-4]]");
+    for shape in [&[][..], &[3], &[0, 5]] {
+        assert_eq!(points("points[]").resolve(shape).unwrap().shape(), [0], "{shape:?}");
+    }
+    let error = points("points[[0, 0]]").resolve(&[1 << 40, 1 << 40]).unwrap_err();
+    assert!(error.message.contains("more than 2^64"), "{}", error.message);
+}
+
+#[test]
+fn a_mask_over_all_axes_is_the_points_at_which_it_is_true() {
+    let mask = |first, length, bits: &[u8]| {
+        Selection::of(Part::Mask(ElementMask::new(vec![3, 4], first, length, bits.to_vec()).unwrap()), Vec::new())
+    };
+    let whole = mask(0, 12, &[0b1000_0001, 0b1111_1010]).unwrap();
+    assert_eq!(positions(&whole, &[3, 4]), [0, 7, 9, 11]);
+    assert_eq!(whole.to_string(), "points[[0,0],[1,3],[2,1],[2,3]]");
+    let text = Selection::parse(&whole.to_string()).unwrap();
+    assert_eq!(whole.resolve(&[3, 4]).unwrap(), text.resolve(&[3, 4]).unwrap());
+    assert_eq!(positions(&mask(5, 3, &[0b0000_0110]).unwrap(), &[3, 4]), [6, 7]);
+    let error = whole.resolve(&[4, 4]).unwrap_err();
+    assert_eq!(error.message, "a mask of shape [3, 4] for an array of shape [4, 4]");
+    for (first, length, bytes) in [(0, 13, 2), (12, 1, 1), (0, 12, 1), (0, 12, 3), (u64::MAX, 8, 1), (0, u64::MAX, 8)] {
+        let refused = ElementMask::new(vec![3, 4], first, length, vec![0; bytes]).unwrap_err();
+        assert_eq!(refused.reason, Reason::BadSelection, "{}", refused.message);
+    }
+}
+
+#[test]
+fn points_that_are_none_or_too_many_are_refused_with_their_numbers() {
+    let refused = |rank, count| Points::new(rank, vec![0; count]).unwrap_err().message;
+    assert_eq!(refused(2, 5), "5 coordinates are no whole number of points of rank 2");
+    assert_eq!(refused(0, 1), "1 coordinates are no whole number of points of rank 0");
+    assert_eq!(refused(33, 33), "points of 33 coordinates, an array has at most 32 axes");
+    assert_eq!(refused(1, POINTS_MAX + 1), "4194305 points, the most in one selection is 4194304");
+    assert_eq!(Points::new(3, Vec::new()).unwrap(), Points::new(2, Vec::new()).unwrap());
+}
+
+#[test]
+fn bounds_of_more_than_64_bits_are_clipped_and_indices_refused() {
+    assert_eq!(indices("-99999999999999999999:99999999999999999999:1", 3), [0, 1, 2]);
+    assert_eq!(indices("::-99999999999999999999", 3), [2]);
+    assert!(Selection::parse("99999999999999999999").unwrap_err().message.contains("does not fit 64 bits"));
+    assert!(Selection::parse("[99999999999999999999]").unwrap_err().message.contains("does not fit 64 bits"));
+    assert!(Selection::parse("points[[99999999999999999999]]").unwrap_err().message.contains("does not fit 64 bits"));
+}
+
 #[test]
 fn text_that_is_no_selection_names_the_position_and_what_was_expected() {
     for (text, expected) in REFUSED {
@@ -194,6 +263,10 @@ fn what_does_not_fit_the_shape_is_refused_with_its_numbers() {
     assert_eq!(refused("..., [0,5]"), out_of_bounds("index 5 is out of bounds for axis 1 of size 5"));
     let bad = |message: &str| (Reason::BadSelection, message.to_owned());
     assert_eq!(refused("0, 0, 0"), bad("3 indices for an array of rank 2"));
+    let points = "points[[0, 0], [3, -1], [1, 5]]";
+    assert_eq!(refused(points), out_of_bounds("point 2: index 5 is out of bounds for axis 1 of size 5"));
+    assert_eq!(refused("points[[-5, 0]]"), out_of_bounds("point 0: index -5 is out of bounds for axis 0 of size 4"));
+    assert_eq!(refused("points[[0]]"), bad("points of 1 coordinates for an array of rank 2"));
     assert_eq!(refused("[True,False]"), bad("a mask of 2 values for axis 0 of size 4"));
 }
 
@@ -251,18 +324,26 @@ proptest! {
         items in prop::collection::vec(item(), 0..5),
         ellipsis in prop::option::of(0usize..5),
         fields in prop::collection::btree_set(".{0,6}", 0..3),
+        points in prop::option::of((1usize..5, prop::collection::vec(any::<i64>(), 0..12))),
     ) {
         let mut items = items;
         if let Some(at) = ellipsis {
             items.insert(at.min(items.len()), Item::Ellipsis);
         }
-        let selection = Selection::new(items, fields.into_iter().collect()).unwrap();
+        let part = match points {
+            Some((rank, mut coordinates)) => {
+                coordinates.truncate(coordinates.len() / rank * rank);
+                Part::Points(Points::new(rank, coordinates).unwrap())
+            }
+            None => Part::Axes(items),
+        };
+        let selection = Selection::of(part, fields.into_iter().collect()).unwrap();
         let text = selection.to_string();
         prop_assert_eq!(Selection::parse(&text).unwrap(), selection, "{}", text);
     }
 
     #[test]
-    fn no_text_makes_the_parser_panic(text in "[-+0-9:.,\\[\\]\"' \\\\()TrueFalsNonewaxisé]{0,30}") {
+    fn no_text_makes_the_parser_panic(text in "(points\\[)?[-+0-9:.,\\[\\]\"' \\\\()TrueFalsNonewaxispté]{0,30}") {
         let _ = Selection::parse(&text);
     }
 }

@@ -14,7 +14,7 @@ use crate::meta::{ArrayMeta, ByteOrder, ElementType, Member, Text, product};
 use crate::plan::axis::Pick;
 use crate::plan::extent::estimated_bytes;
 use crate::plan::{Layout, PlanOptions, Strings, batch_rows};
-use crate::selection::Resolved;
+use crate::selection::{Picked, Resolved};
 
 /// Columns of [`Layout::Columns`] at most.
 const COLUMNS_MAX: u64 = 4096;
@@ -99,7 +99,11 @@ impl Output {
             });
             columns.collect::<Result<_>>()?
         };
-        let index_axes = if layout == Layout::Tidy { request.kept.to_vec() } else { Vec::new() };
+        let index_axes = match (layout, request.selected.picked()) {
+            (Layout::Tidy, Picked::Axes(_)) => request.kept.to_vec(),
+            (Layout::Tidy, Picked::Elements(_)) => (0..request.meta.shape().len()).collect(),
+            (Layout::Auto | Layout::Tensor | Layout::Columns, _) => Vec::new(),
+        };
         let mut fields: Vec<FieldRef> =
             index_axes.iter().map(|axis| Arc::new(Field::new(format!("dim_{axis}"), DataType::Int64, false))).collect();
         match (layout, request.kept.get(1)) {
@@ -312,7 +316,12 @@ fn schema_metadata(request: &OutputRequest<'_>, layout: Layout, shape: &[u64]) -
         Layout::Tidy => "tidy",
     };
     put("layout", layout.into());
-    put("rows_axis", json(&request.kept.first()));
+    // Points lie on no axis.
+    let rows_axis = match request.selected.picked() {
+        Picked::Axes(_) => request.kept.first(),
+        Picked::Elements(_) => None,
+    };
+    put("rows_axis", json(&rows_axis));
     if let Some(text) = request.selected.text() {
         put("selection", text.into());
     }

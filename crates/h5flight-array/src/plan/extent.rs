@@ -34,14 +34,32 @@ const BLOCK_BYTES_MIN: u64 = 512;
 
 /// What a plan asks of all its extents.
 pub(crate) struct Wanted<'a> {
-    /// By axis; axis 0 in rows of the version.
+    /// By axis; axis 0 in rows of the version. None where the rows are points.
     pub(crate) picks: &'a [Pick],
-    /// The axis whose indices are the rows.
-    pub(crate) row_axis: usize,
+    pub(crate) rows: Rows,
     pub(crate) options: &'a PlanOptions,
 }
 
-/// An extent that the selection touches.
+/// What the rows of the result are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rows {
+    /// The indices of this axis.
+    Axis(usize),
+    /// Single elements; the array then has one axis, see [`super::points`].
+    Points,
+}
+
+impl Rows {
+    /// The axis whose indices are the rows, of the axes that a plan sees.
+    pub(crate) fn axis(self) -> usize {
+        match self {
+            Self::Axis(axis) => axis,
+            Self::Points => 0,
+        }
+    }
+}
+
+/// An extent that the selection touches. Rows are places where the result's rows are points.
 #[derive(Debug)]
 pub(crate) struct ExtentPlan {
     pub(crate) number: u32,
@@ -69,6 +87,8 @@ pub(crate) struct Grid {
     counts: Vec<u64>,
     /// By axis; that of the row axis is empty, as rows differ from batch to batch.
     pub(crate) spreads: Arc<Vec<Spread>>,
+    /// Indices of a block along the row axis; all its elements where rows are points.
+    pub(crate) row_block: u64,
     /// Decoded bytes (estimated where elements have no fixed size) of all touched blocks at one row coordinate.
     pub(crate) row_blocks_bytes: u64,
 }
@@ -116,7 +136,7 @@ impl ExtentPlan {
         let number = u32::try_from(number)
             .map_err(|_| Error::new(Reason::UnsupportedLayout, "a version of more than 2^32 extents"))?;
         let mut picks = wanted.picks.to_vec();
-        if let (Some(Pick::Range { start, count: 1, .. }), true) = (picks.first_mut(), wanted.row_axis > 0) {
+        if let (Some(Pick::Range { start, count: 1, .. }), true) = (picks.first_mut(), wanted.rows.axis() > 0) {
             *start = *start - view.first_row + view.array_row;
         }
         let wanted = Wanted { picks: &picks, ..*wanted };
@@ -222,8 +242,14 @@ impl Grid {
             Some(Blocks::Grid(grid)) if grid.block_shape == block_shape => Arc::clone(&grid.spreads),
             _ => Arc::new(spread(&block_shape, wanted)?),
         };
-        let row_blocks = (0..block_shape.len()).filter(|axis| *axis != wanted.row_axis);
-        let row_blocks = row_blocks.map(|axis| spreads[axis].len() as u64).product::<u64>();
+        let (row_block, row_blocks) = match wanted.rows {
+            Rows::Points => (block_elements, 1),
+            Rows::Axis(row_axis) => {
+                let others = (0..block_shape.len()).filter(|axis| *axis != row_axis);
+                let row_blocks = others.map(|axis| spreads[axis].len() as u64).product::<u64>();
+                (block_shape.get(row_axis).copied().unwrap_or(1), row_blocks)
+            }
+        };
         let counts = shape.iter().zip(&block_shape).map(|(size, block)| size.div_ceil((*block).max(1))).collect();
         let row_blocks_bytes = row_blocks.saturating_mul(block_bytes.max(BLOCK_BYTES_MIN));
         if row_blocks_bytes > wanted.options.row_blocks_bytes_max {
@@ -234,18 +260,29 @@ impl Grid {
             );
             return Err(Error::new(Reason::ResultTooLarge, message));
         }
-        Ok(Self { kind, block_shape, counts, spreads, row_blocks_bytes })
+        Ok(Self { kind, block_shape, counts, spreads, row_block, row_blocks_bytes })
+    }
+
+    /// The coordinates of a block, and what is left of its number: 0 unless it lies past the grid.
+    pub(crate) fn coordinates(&self, number: u64) -> (Vec<u64>, u64) {
+        let (mut coordinates, mut left) = (vec![0; self.counts.len()], number);
+        for (coordinate, count) in coordinates.iter_mut().zip(&self.counts).rev() {
+            *coordinate = left % (*count).max(1);
+            left /= (*count).max(1);
+        }
+        (coordinates, left)
+    }
+
+    /// Blocks of the whole array; `None` for more than 2^64.
+    pub(crate) fn blocks(&self) -> Option<u64> {
+        product(&self.counts)
     }
 
     /// The box of a block, `None` for a number past the grid.
     fn slab(&self, number: u64, shape: &[u64]) -> Option<Hyperslab> {
         let rank = self.counts.len();
-        let (mut origin, mut left) = (vec![0; rank], number);
-        for axis in (0..rank).rev() {
-            let count = self.counts[axis].max(1);
-            origin[axis] = (left % count) * self.block_shape[axis];
-            left /= count;
-        }
+        let (mut origin, left) = self.coordinates(number);
+        origin.iter_mut().zip(&self.block_shape).for_each(|(index, block)| *index *= block);
         let clipped = |axis: usize| self.block_shape[axis].min(shape[axis] - origin[axis]);
         let block_shape = match self.kind {
             GridKind::Inline | GridKind::Chunks => self.block_shape.clone(),
@@ -270,8 +307,9 @@ impl Grid {
         coordinates.iter().zip(&self.counts).fold(0, |number, (coordinate, count)| number * count + coordinate)
     }
 
-    /// The row coordinate of a block.
-    pub(crate) fn row_coordinate(&self, number: u64, row_axis: usize) -> u64 {
+    /// The coordinate of a block along the rows.
+    pub(crate) fn row_coordinate(&self, number: u64, rows: Rows) -> u64 {
+        let Rows::Axis(row_axis) = rows else { return number };
         let inner: u64 = self.counts.iter().skip(row_axis + 1).product();
         number / inner.max(1) % self.counts.get(row_axis).copied().unwrap_or(1).max(1)
     }
@@ -279,7 +317,8 @@ impl Grid {
 
 /// The spread of each axis but the row axis, after a look at how many blocks that will be.
 fn spread(block_shape: &[u64], wanted: &Wanted<'_>) -> Result<Vec<Spread>> {
-    let others = || (0..block_shape.len()).filter(|axis| *axis != wanted.row_axis);
+    let Rows::Axis(row_axis) = wanted.rows else { return Ok(Vec::new()) };
+    let others = || (0..block_shape.len()).filter(|axis| *axis != row_axis);
     let blocks = others()
         .fold(1u64, |blocks, axis| blocks.saturating_mul(Spread::blocks_max(&wanted.picks[axis], block_shape[axis])));
     if blocks > ROW_BLOCKS_MAX {
@@ -306,8 +345,13 @@ fn worker_box(shape: &[u64], element_bytes: u64) -> Vec<u64> {
 
 impl Raw {
     fn new(meta: &ArrayMeta, offset: Option<u64>, element_bytes: u64, wanted: &Wanted<'_>) -> Result<Self> {
-        let shape = meta.shape();
-        let total = meta.elements()?.checked_mul(element_bytes);
+        let elements = [meta.elements()?];
+        let shape = match wanted.rows {
+            Rows::Axis(_) => meta.shape(),
+            Rows::Points => &elements,
+        };
+        let row_axis = wanted.rows.axis();
+        let total = elements[0].checked_mul(element_bytes);
         if total.and_then(|bytes| bytes.checked_add(offset.unwrap_or(0))).is_none() {
             let message = format!("array of shape {shape:?} at {offset:?} ends past 2^64 bytes");
             return Err(Error::new(Reason::MalformedFile, message));
@@ -325,11 +369,11 @@ impl Raw {
             .collect();
         let empty = || (Cover { runs: Vec::new(), len: 1 }, Vec::new());
         let mut covers: Vec<(Cover, Vec<Piece>)> = shape.iter().map(|_| empty()).collect();
-        for axis in (0..shape.len()).filter(|axis| *axis != wanted.row_axis) {
+        for axis in (0..shape.len()).filter(|axis| *axis != row_axis) {
             covers[axis] = Cover::of_pick(&wanted.picks[axis], rules[axis]);
         }
-        widen(&mut covers, shape, &strides, wanted.row_axis);
-        let distance_max = rules.get(wanted.row_axis).map_or(1, |rule| rule.distance_max);
+        widen(&mut covers, shape, &strides, row_axis);
+        let distance_max = rules.get(row_axis).map_or(1, |rule| rule.distance_max);
         // Batches end before their ranges are too many: joining rows that lie far apart could read the whole array.
         let row_rule = GapRule { distance_max, runs_max: usize::MAX };
         let row_bytes = covers.iter().fold(element_bytes, |bytes, (cover, _)| bytes.saturating_mul(cover.len));
@@ -339,7 +383,7 @@ impl Raw {
             return Err(Error::new(Reason::ResultTooLarge, message));
         }
         let mut raw = Self { offset, strides, element_bytes, covers, row_bytes, row_ranges: 1, row_rule };
-        raw.row_ranges = raw.ranges_of_a_row(shape, wanted.row_axis);
+        raw.row_ranges = raw.ranges_of_a_row(shape, row_axis);
         if raw.row_ranges > ROW_RANGES_MAX {
             let message =
                 format!("one row lies in {} places of the file, the most is {ROW_RANGES_MAX}", raw.row_ranges);

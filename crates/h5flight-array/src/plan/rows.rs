@@ -55,7 +55,7 @@ impl RowMap<'_> {
     /// Indices of one block along the row axis; `None` where blocks are raw.
     fn block_rows(&self, extent: usize) -> Option<u64> {
         match &self.extents[extent].blocks {
-            Blocks::Grid(grid) => Some(grid.block_shape.get(self.row_axis).copied().unwrap_or(1)),
+            Blocks::Grid(grid) => Some(grid.row_block),
             Blocks::Raw(_) => None,
         }
     }

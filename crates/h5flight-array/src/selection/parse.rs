@@ -1,6 +1,6 @@
 //! The text form of a selection, read by hand in one pass.
 
-use super::{Item, Selection};
+use super::{Item, Part, Points, Selection};
 use crate::error::{Error, Reason, Result};
 
 /// How many characters of an unexpected word are shown.
@@ -8,16 +8,19 @@ const SHOWN_CHARS: usize = 20;
 
 pub(super) fn parse(text: &str) -> Result<Selection> {
     let mut parser = Parser { text, at: 0 };
-    let (mut items, mut fields) = (Vec::new(), Vec::new());
+    let (mut items, mut fields, mut points) = (Vec::new(), Vec::new(), None);
     parser.blanks();
     if parser.takes("()") {
         parser.blanks();
         parser.end("the end of the selection")?;
-        return Selection::new(items, fields);
+        return Ok(Selection::all());
     }
     while parser.peek().is_some() {
         match parser.peek() {
             Some('"' | '\'') => fields.push(parser.quoted()?),
+            Some('p') if points.is_none() && items.is_empty() => points = Some(parser.points()?),
+            _ if points.is_some() => return Err(parser.expected("nothing besides points but quoted field names")),
+            Some('p') => return Err(parser.expected("an index: points take the place of all axes")),
             _ => items.push(parser.item()?),
         }
         parser.blanks();
@@ -26,7 +29,10 @@ pub(super) fn parse(text: &str) -> Result<Selection> {
         }
         parser.blanks();
     }
-    Selection::new(items, fields)
+    match points {
+        Some(points) => Selection::of(Part::Points(points), fields),
+        None => Selection::new(items, fields),
+    }
 }
 
 struct Parser<'a> {
@@ -35,9 +41,9 @@ struct Parser<'a> {
     at: usize,
 }
 
-impl Parser<'_> {
+impl<'a> Parser<'a> {
     fn item(&mut self) -> Result<Item> {
-        const EXPECTED: &str = "an index, a slice, a list, '...' or a quoted field name";
+        const EXPECTED: &str = "an index, a slice, a list, '...', points[...] or a quoted field name";
         match self.peek() {
             Some('[') => self.list(),
             Some('.') if self.takes("...") => Ok(Item::Ellipsis),
@@ -50,21 +56,20 @@ impl Parser<'_> {
     }
 
     fn index_or_slice(&mut self) -> Result<Item> {
-        let start = self.optional_number()?;
+        let position = self.at;
+        let start = self.bound()?;
         if !self.takes(":") {
-            return match start {
-                Some(index) => Ok(Item::Index(index)),
-                None => Err(self.expected("a number")),
-            };
+            self.at = position;
+            return self.number().map(Item::Index);
         }
         self.blanks();
-        let stop = self.optional_number()?;
+        let stop = self.bound()?;
         if !self.takes(":") {
             return Ok(Item::Slice { start, stop, step: None });
         }
         self.blanks();
         let position = self.position();
-        let step = self.optional_number()?;
+        let step = self.bound()?;
         if step == Some(0) {
             let message = format!("selection, character {position}: a step of 0, expected another number");
             return Err(Error::new(Reason::BadSelection, message));
@@ -82,7 +87,38 @@ impl Parser<'_> {
         }
     }
 
-    fn entries<T>(&mut self, entry: impl Fn(&mut Self) -> Result<T>) -> Result<Vec<T>> {
+    /// `points[[0, 1], [5, 2]]`
+    fn points(&mut self) -> Result<Points> {
+        if !self.takes("points") {
+            return Err(self.expected("points"));
+        }
+        self.blanks();
+        if self.peek() != Some('[') {
+            return Err(self.expected("'[' and points, like points[[0, 1], [5, 2]]"));
+        }
+        self.at += 1;
+        let (mut rank, mut coordinates, mut count) = (0, Vec::new(), 0);
+        self.entries(|parser| {
+            if !parser.takes("[") {
+                return Err(parser.expected("'[' and the coordinates of a point"));
+            }
+            let position = parser.position();
+            let point = parser.entries(Self::number)?;
+            if point.is_empty() || (count > 0 && point.len() != rank) {
+                let (found, wanted) = (point.len(), if count == 0 { "at least 1".into() } else { rank.to_string() });
+                let message = format!(
+                    "selection, character {position}: point {count} has {found} coordinates, expected {wanted}"
+                );
+                return Err(Error::new(Reason::BadSelection, message));
+            }
+            (rank, count) = (point.len(), count + 1);
+            coordinates.extend(point);
+            Ok(())
+        })?;
+        Points::new(rank, coordinates)
+    }
+
+    fn entries<T>(&mut self, mut entry: impl FnMut(&mut Self) -> Result<T>) -> Result<Vec<T>> {
         let mut entries = Vec::new();
         loop {
             self.blanks();
@@ -113,22 +149,28 @@ impl Parser<'_> {
 
     /// A number and the blanks behind it, or nothing.
     fn optional_number(&mut self) -> Result<Option<i64>> {
-        let rest = &self.text[self.at..];
-        let sign = usize::from(rest.starts_with(['+', '-']));
-        let digits = rest[sign..].bytes().take_while(u8::is_ascii_digit).count();
-        if digits == 0 {
-            return if sign == 0 { Ok(None) } else { Err(self.expected("a number")) };
-        }
-        let Ok(number) = rest[..sign + digits].parse() else {
-            let (position, start) = (self.position(), &rest[..(sign + digits).min(SHOWN_CHARS)]);
+        let Some(word) = self.number_word()? else { return Ok(None) };
+        let Ok(number) = word.parse() else {
+            let (position, start) = (self.position(), &word[..word.len().min(SHOWN_CHARS)]);
             let message = format!("selection, character {position}: the number {start} does not fit 64 bits");
             return Err(Error::new(Reason::BadSelection, message));
         };
-        self.at += sign + digits;
-        self.blanks();
+        self.pass(word);
         Ok(Some(number))
     }
 
+    /// A bound or step of a slice. Those of more than 64 bits lie beyond every axis: they are clipped, as numpy does.
+    fn bound(&mut self) -> Result<Option<i64>> {
+        let Some(word) = self.number_word()? else { return Ok(None) };
+        self.pass(word);
+        let beyond = if word.starts_with('-') { i64::MIN } else { i64::MAX };
+        Ok(Some(word.parse().unwrap_or(beyond)))
+    }
+
+    fn pass(&mut self, word: &str) {
+        self.at += word.len();
+        self.blanks();
+    }
     /// A name in double or single quotes; a backslash takes the next character as it is.
     fn quoted(&mut self) -> Result<String> {
         let quote = self.peek();
@@ -146,6 +188,17 @@ impl Parser<'_> {
             Reason::BadSelection,
             format!("selection, character {}: the quoted field name does not end", self.position()),
         ))
+    }
+
+    /// The sign and the digits that come next; `None` where there are neither.
+    fn number_word(&self) -> Result<Option<&'a str>> {
+        let rest = &self.text[self.at..];
+        let sign = usize::from(rest.starts_with(['+', '-']));
+        match rest[sign..].bytes().take_while(u8::is_ascii_digit).count() {
+            0 if sign == 0 => Ok(None),
+            0 => Err(self.expected("a number")),
+            digits => Ok(Some(&rest[..sign + digits])),
+        }
     }
 
     fn peek(&self) -> Option<char> {

@@ -13,7 +13,7 @@ use h5flight_array::batch::Decoded;
 use h5flight_array::index::{ChunkIndex, ChunkPointer};
 use h5flight_array::meta::{ArrayMeta, ByteOrder, ElementType, Filter, Member, Space, Storage, StringPadding, Text};
 use h5flight_array::plan::{Block, BlockId, BlockSource, ExtentView, Layout, Plan, PlanOptions, Strings};
-use h5flight_array::selection::{Item, Selection};
+use h5flight_array::selection::{ElementMask, Item, Part, Points, Selection};
 
 /// Where a contiguous array starts in its file.
 const ARRAY_OFFSET: u64 = 48;
@@ -72,6 +72,8 @@ pub struct Expected {
     pub cells: Vec<Vec<Vec<u8>>>,
     /// Axes of the result with their indices.
     pub axes: Vec<(usize, Vec<u64>)>,
+    /// Where single elements are selected: their indices.
+    pub points: Option<Vec<Vec<u64>>>,
 }
 
 impl Store {
@@ -509,7 +511,8 @@ fn canonical_arrow(array: &dyn Array, at: usize, out: &mut Vec<u8>) {
 
 /// The cells of a read, by column and row of the result.
 pub fn canonical_cells(plan: &Plan, batches: &[RecordBatch]) -> Vec<Vec<Vec<u8>>> {
-    let kept = plan.shape().len();
+    let is_index = |field: &&std::sync::Arc<arrow::datatypes::Field>| field.name().starts_with("dim_");
+    let kept = plan.schema().fields().iter().take_while(is_index).count();
     let items = plan.shape().get(1..).map_or(1, |sizes| sizes.iter().product::<u64>()) as usize;
     let columns = match plan.layout() {
         Layout::Columns => 1,
@@ -549,11 +552,16 @@ pub fn check_index_columns(plan: &Plan, batches: &[RecordBatch], expected: &Expe
         return;
     }
     let mut wanted: Vec<Vec<i64>> = vec![Vec::new(); expected.axes.len()];
-    each_index(&expected.shape, |place| {
-        for (position, (_, indices)) in expected.axes.iter().enumerate() {
-            wanted[position].push(indices[place[position] as usize] as i64);
-        }
-    });
+    match &expected.points {
+        Some(points) => points.iter().for_each(|point| {
+            wanted.iter_mut().zip(point).for_each(|(wanted, index)| wanted.push(*index as i64));
+        }),
+        None => each_index(&expected.shape, |place| {
+            for (position, (_, indices)) in expected.axes.iter().enumerate() {
+                wanted[position].push(indices[place[position] as usize] as i64);
+            }
+        }),
+    }
     for (position, (axis, _)) in expected.axes.iter().enumerate() {
         assert_eq!(plan.schema().field(position).name(), &format!("dim_{axis}"));
         let found =
@@ -564,18 +572,6 @@ pub fn check_index_columns(plan: &Plan, batches: &[RecordBatch], expected: &Expe
 
 /// What the selection means, index by index.
 pub fn expected_cells(store: &Store, selection: &Selection, shape: &[u64]) -> Expected {
-    let mut items: Vec<Item> = selection.items().to_vec();
-    let missing = shape.len() - items.iter().filter(|item| **item != Item::Ellipsis).count();
-    let whole = std::iter::repeat_n(Item::ALL, missing);
-    match items.iter().position(|item| *item == Item::Ellipsis) {
-        Some(at) => drop(items.splice(at..=at, whole)),
-        None => items.extend(whole),
-    }
-    let indices: Vec<Vec<u64>> = items.iter().zip(shape).map(|(item, size)| picked(item, *size as i64)).collect();
-    let kept: Vec<usize> = (0..items.len()).filter(|axis| !matches!(items[*axis], Item::Index(_))).collect();
-    let sizes: Vec<u64> = indices.iter().map(|indices| indices.len() as u64).collect();
-    let result_shape: Vec<u64> = kept.iter().map(|axis| sizes[*axis]).collect();
-
     let element = store.element();
     let packed = element.fixed_bytes().is_none();
     let (members, fields) = match element {
@@ -587,12 +583,8 @@ pub fn expected_cells(store: &Store, selection: &Selection, shape: &[u64]) -> Ex
         (members, []) => members.iter().map(Some).collect(),
         (members, fields) => fields.iter().map(|name| members.iter().find(|member| member.name == *name)).collect(),
     };
-    let rows = result_shape.first().copied().unwrap_or(1) as usize;
-    let mut cells = vec![vec![Vec::new(); rows]; columns.len()];
-    each_index(&sizes, |place| {
-        let index: Vec<u64> = place.iter().zip(&indices).map(|(place, indices)| indices[*place as usize]).collect();
-        let bytes = store.element_at(&index);
-        let row = kept.first().map_or(0, |axis| place[*axis] as usize);
+    let append = |cells: &mut Vec<Vec<Vec<u8>>>, row: usize, index: &[u64]| {
+        let bytes = store.element_at(index);
         for (column, member) in columns.iter().enumerate() {
             let out = &mut cells[column][row];
             let Some(member) = member else {
@@ -608,9 +600,49 @@ pub fn expected_cells(store: &Store, selection: &Selection, shape: &[u64]) -> Ex
             }
             canonical(&member.element, packed, &mut rest, out);
         }
+    };
+    if let Some(points) = picked_points(selection.part(), shape) {
+        let mut cells = vec![vec![Vec::new(); points.len()]; columns.len()];
+        points.iter().enumerate().for_each(|(row, point)| append(&mut cells, row, point));
+        let axes = (0..shape.len()).map(|axis| (axis, Vec::new())).collect();
+        return Expected { shape: vec![points.len() as u64], cells, axes, points: Some(points) };
+    }
+    let mut items: Vec<Item> = selection.items().to_vec();
+    let missing = shape.len() - items.iter().filter(|item| **item != Item::Ellipsis).count();
+    let whole = std::iter::repeat_n(Item::ALL, missing);
+    match items.iter().position(|item| *item == Item::Ellipsis) {
+        Some(at) => drop(items.splice(at..=at, whole)),
+        None => items.extend(whole),
+    }
+    let indices: Vec<Vec<u64>> = items.iter().zip(shape).map(|(item, size)| picked(item, *size as i64)).collect();
+    let kept: Vec<usize> = (0..items.len()).filter(|axis| !matches!(items[*axis], Item::Index(_))).collect();
+    let sizes: Vec<u64> = indices.iter().map(|indices| indices.len() as u64).collect();
+    let result_shape: Vec<u64> = kept.iter().map(|axis| sizes[*axis]).collect();
+    let rows = result_shape.first().copied().unwrap_or(1) as usize;
+    let mut cells = vec![vec![Vec::new(); rows]; columns.len()];
+    each_index(&sizes, |place| {
+        let index: Vec<u64> = place.iter().zip(&indices).map(|(place, indices)| indices[*place as usize]).collect();
+        append(&mut cells, kept.first().map_or(0, |axis| place[*axis] as usize), &index);
     });
     let axes = kept.iter().map(|axis| (*axis, indices[*axis].clone())).collect();
-    Expected { shape: result_shape, cells, axes }
+    Expected { shape: result_shape, cells, axes, points: None }
+}
+
+/// The indices of single elements, in the order of the result.
+fn picked_points(part: &Part, shape: &[u64]) -> Option<Vec<Vec<u64>>> {
+    let from_front = |index: &i64, size: &u64| if *index < 0 { *index + *size as i64 } else { *index } as u64;
+    match part {
+        Part::Axes(_) => None,
+        Part::Points(points) => {
+            let point = |point: &[i64]| point.iter().zip(shape).map(|(index, size)| from_front(index, size)).collect();
+            Some(points.iter().map(point).collect())
+        }
+        // A mask has no more to tell than its text.
+        Part::Mask(mask) => {
+            let text = Selection::parse(&mask.to_string()).unwrap();
+            picked_points(text.part(), shape)
+        }
+    }
 }
 
 /// Indices of one axis, found by walking as a person would.
@@ -656,13 +688,28 @@ pub fn selection(choices: &mut Choices, shape: &[u64], element: &ElementType) ->
         items.truncate(items.len() - choices.below(items.len() + 1));
     }
     let mut fields = Vec::new();
+    let elements = shape.iter().product::<u64>() as usize;
+    let part = match choices.below(6) {
+        4 if elements > 0 && !shape.is_empty() => {
+            let sizes = shape.repeat(choices.below(30));
+            let coordinates = sizes.iter().map(|size| choices.below(2 * *size as usize) as i64 - *size as i64);
+            Part::Points(Points::new(shape.len(), coordinates.collect()).unwrap())
+        }
+        5 if !shape.is_empty() => {
+            let first = choices.below(elements + 1);
+            let length = choices.below(elements - first + 1).min(99);
+            let bits = (0..length.div_ceil(8)).map(|_| choices.below(256) as u8).collect();
+            Part::Mask(ElementMask::new(shape.to_vec(), first as u64, length as u64, bits).unwrap())
+        }
+        _ => Part::Axes(items),
+    };
     if let (ElementType::Compound { members, .. }, true) = (element, choices.one_in(2)) {
         fields = members.iter().filter(|_| choices.one_in(2)).map(|member| member.name.clone()).collect();
         if choices.one_in(2) {
             fields.reverse();
         }
     }
-    Selection::new(items, fields).unwrap()
+    Selection::of(part, fields).unwrap()
 }
 
 fn random_item(choices: &mut Choices, size: usize) -> Item {
