@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Reason, Result};
 use crate::meta::RANK_MAX;
+use crate::plan::axis::Pick;
 
 /// List entries up to which a resolved selection keeps its text: it travels in the schema of every result.
 const TEXT_ENTRIES_MAX: usize = 1024;
@@ -253,7 +254,7 @@ impl AxisSelection {
     }
 
     /// A range where the list is one: ranges are planned without looking at every entry.
-    fn from_list(list: Vec<u64>) -> Self {
+    pub(crate) fn from_list(list: Vec<u64>) -> Self {
         let count = list.len() as u64;
         let step = match list.as_slice() {
             [] => return Self::all(0),
@@ -309,6 +310,19 @@ pub struct Resolved {
 }
 
 impl Resolved {
+    /// A selection that was made by axis.
+    ///
+    /// # Errors
+    /// `out_of_bounds` where it does not lie inside the shape.
+    pub(crate) fn of_axes(axes: Vec<AxisSelection>, shape: &[u64]) -> Result<Self> {
+        let inside =
+            |(axis, size): (&AxisSelection, &u64)| Pick::new(axis).bounds().is_none_or(|(_, high)| high < *size);
+        if axes.len() != shape.len() || !axes.iter().zip(shape).all(inside) {
+            return Err(Error::new(Reason::OutOfBounds, format!("a selection that leaves the shape {shape:?}")));
+        }
+        Ok(Self { axes, fields: Vec::new(), source_shape: shape.to_vec(), text: None })
+    }
+
     /// What is selected, by axis of the array.
     pub fn axes(&self) -> &[AxisSelection] {
         &self.axes

@@ -34,7 +34,7 @@ fn contiguous(shape: &[u64]) -> ArrayMeta {
 
 fn plan_with(meta: &ArrayMeta, text: &str, options: &PlanOptions) -> h5flight_array::Result<Plan> {
     let rows = meta.shape().first().copied().unwrap_or(1);
-    let extents = [ExtentView { first_row: 0, array_row: 0, rows, meta, inline: false }];
+    let extents = [ExtentView { first_row: 0, array_row: 0, rows, meta, inline: false, sources: &[] }];
     let selected = Selection::parse(text)?.resolve(&total_shape(&extents)?)?;
     Plan::new(&extents, &selected, options)
 }
@@ -178,7 +178,13 @@ fn refusals_name_their_reason_and_numbers() {
     let columns = || PlanOptions { layout: Layout::Columns, ..default() };
     let cases: Vec<(ArrayMeta, &str, PlanOptions, Reason, &str)> = vec![
         (null, "", default(), Reason::NullDataspace, "holds no value"),
-        (array(&[3], Storage::Virtual, U16), "", default(), Reason::VirtualSourceRefused, "virtual"),
+        (
+            array(&[3], Storage::Virtual { mappings: vec![] }, U16),
+            "",
+            default(),
+            Reason::VirtualSourceRefused,
+            "virtual",
+        ),
         (array(&[3], Storage::External, U16), "", default(), Reason::ExternalStorageRefused, "external"),
         (unsupported, "", default(), Reason::UnsupportedType, "a time"),
         (chunked(&[9000, 9000], &[9000, 9000]), "0, 0", default(), Reason::ChunkTooLarge, "162000000 bytes"),
@@ -215,7 +221,8 @@ fn refusals_name_their_reason_and_numbers() {
 #[test]
 fn extents_that_do_not_fit_each_other_are_refused() {
     let (a, b) = (chunked(&[4, 3], &[2, 3]), chunked(&[4, 5], &[2, 3]));
-    let view = |first_row, array_row, rows, meta| ExtentView { first_row, array_row, rows, meta, inline: false };
+    let view =
+        |first_row, array_row, rows, meta| ExtentView { first_row, array_row, rows, meta, inline: false, sources: &[] };
     assert_eq!(total_shape(&[view(0, 0, 4, &a), view(4, 2, 2, &a)]).unwrap(), [6, 3]);
     for bad in [vec![], vec![view(0, 0, 4, &a), view(4, 0, 4, &b)], vec![view(1, 0, 3, &a)], vec![view(0, 2, 3, &a)]] {
         assert_eq!(total_shape(&bad).unwrap_err().reason, Reason::UnsupportedLayout);
