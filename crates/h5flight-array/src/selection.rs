@@ -26,6 +26,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Reason, Result};
 use crate::meta::RANK_MAX;
+use crate::plan::axis::Pick;
 
 pub use self::points::{ElementMask, POINTS_MAX, Points};
 
@@ -320,7 +321,7 @@ impl AxisSelection {
     }
 
     /// A range where the list is one: ranges are planned without looking at every entry.
-    fn from_list(list: Vec<u64>) -> Self {
+    pub(crate) fn from_list(list: Vec<u64>) -> Self {
         let count = list.len() as u64;
         let step = match list.as_slice() {
             [] => return Self::all(0),
@@ -389,6 +390,19 @@ pub struct Resolved {
 }
 
 impl Resolved {
+    /// A selection that was made by axis.
+    ///
+    /// # Errors
+    /// `out_of_bounds` where it does not lie inside the shape.
+    pub(crate) fn of_axes(axes: Vec<AxisSelection>, shape: &[u64]) -> Result<Self> {
+        let inside =
+            |(axis, size): (&AxisSelection, &u64)| Pick::new(axis).bounds().is_none_or(|(_, high)| high < *size);
+        if axes.len() != shape.len() || !axes.iter().zip(shape).all(inside) {
+            return Err(Error::new(Reason::OutOfBounds, format!("a selection that leaves the shape {shape:?}")));
+        }
+        Ok(Self { picked: Picked::Axes(axes), fields: Vec::new(), source_shape: shape.to_vec(), text: None })
+    }
+
     /// Which elements.
     pub fn picked(&self) -> &Picked {
         &self.picked
