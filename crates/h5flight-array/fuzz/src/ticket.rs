@@ -7,7 +7,7 @@ const KEY: [u8; 32] = [9; 32];
 
 /// Any bytes as a ticket, as the claims of a sealed one, and as a request: opened to what seals to the same, or refused.
 pub fn ticket(data: &[u8]) -> u64 {
-    let sealed = [b"h5ft1", blake3::keyed_hash(&KEY, data).as_bytes(), data].concat();
+    let sealed = [&b"h5ft1"[..], blake3::keyed_hash(&KEY, data).as_bytes(), data].concat();
     for bytes in [data, &sealed] {
         match open(&KEY, bytes) {
             Ok(Ticket::Sealed(claims)) => {
