@@ -100,7 +100,7 @@ fn frames_of_the_worker() {
         path: "/a".into(),
         kind: ObjectKind::Dataset,
         attributes: serde_json::from_str(r#"{"unit": "volts", "rate": 30000.5, "list": [[1, 2], [null]]}"#).unwrap(),
-        attribute_types: serde_json::from_str(r#"{"unit": "str", "rate": "<f8"}"#).unwrap(),
+        attribute_types: serde_json::from_str(r#"{"rate": "<f8", "list": ["|O", [2], "words"]}"#).unwrap(),
         array: Some(array()),
         problem: None,
         address: 800,
