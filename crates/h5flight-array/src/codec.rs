@@ -22,6 +22,8 @@
 
 mod bits;
 mod bitshuffle;
+mod blosc;
+mod blosc2;
 mod bzip2;
 pub mod deflate;
 pub mod fletcher32;
@@ -50,12 +52,16 @@ pub const FLETCHER32: u32 = 3;
 pub const BZIP2: u32 = 307;
 /// Registered number of LZF, h5py's own filter.
 pub const LZF: u32 = 32000;
+/// Registered number of Blosc.
+pub const BLOSC: u32 = 32001;
 /// Registered number of LZ4.
 pub const LZ4: u32 = 32004;
 /// Registered number of bitshuffle, with or without a compression of its own.
 pub const BITSHUFFLE: u32 = 32008;
 /// Registered number of zstd.
 pub const ZSTD: u32 = 32015;
+/// Registered number of Blosc2.
+pub const BLOSC2: u32 = 32026;
 
 /// The longest pipeline HDF5 knows (H5Z_MAX_NFILTERS): the mask has one bit for each.
 const FILTERS_MAX: usize = 32;
@@ -67,15 +73,17 @@ const SPARE_BYTES_MAX: usize = 16 << 20;
 const EXPANSION_BYTES_MAX: usize = 4 << 10;
 
 /// All filters that are decoded here, without libhdf5: the only list of them.
-static KNOWN: [&Known; 8] = [
+static KNOWN: [&Known; 10] = [
     &deflate::FILTER,
     &shuffle::FILTER,
     &fletcher32::FILTER,
     &bzip2::FILTER,
     &lzf::FILTER,
+    &blosc::FILTER,
     &lz4::FILTER,
     &bitshuffle::FILTER,
     &zstd::FILTER,
+    &blosc2::FILTER,
 ];
 
 /// A filter that is decoded here.
@@ -389,12 +397,10 @@ fn unsupported(filter: &Filter) -> Error {
         5 => "nbit",
         6 => "scaleoffset",
         305 => "lzo",
-        32001 => "blosc",
         32002 => "mafisc",
         32013 => "zfp",
         32017 | 32024 => "sz",
         32019 => "jpeg",
-        32026 => "blosc2",
         _ if named.is_empty() => "unnamed",
         _ => &named,
     };

@@ -18,12 +18,14 @@ const CLASS_VERSION: i32 = 1;
 const PARAMS_MAX: usize = 256;
 
 /// Callbacks are not told which filter they are: each has a function of its own.
-const DECODERS: [(u32, H5Z_func_t); 5] = [
+const DECODERS: [(u32, H5Z_func_t); 7] = [
     (codec::BZIP2, Some(decode::<{ codec::BZIP2 }>)),
     (codec::LZF, Some(decode::<{ codec::LZF }>)),
+    (codec::BLOSC, Some(decode::<{ codec::BLOSC }>)),
     (codec::LZ4, Some(decode::<{ codec::LZ4 }>)),
     (codec::BITSHUFFLE, Some(decode::<{ codec::BITSHUFFLE }>)),
     (codec::ZSTD, Some(decode::<{ codec::ZSTD }>)),
+    (codec::BLOSC2, Some(decode::<{ codec::BLOSC2 }>)),
 ];
 
 /// Makes the filters known to libhdf5, but for those that it brings itself; doing it again changes nothing.

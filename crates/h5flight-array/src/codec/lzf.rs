@@ -81,7 +81,7 @@ fn take_byte(input: &mut &[u8]) -> Option<u8> {
 }
 
 /// Copies `length` bytes from `start` to `at`, as if one by one: a copy longer than its distance repeats itself.
-fn copy_within(out: &mut [u8], start: usize, at: usize, length: usize) {
+pub(super) fn copy_within(out: &mut [u8], start: usize, at: usize, length: usize) {
     let distance = at - start;
     if distance >= COPY_BYTES && out.len() - at >= length.next_multiple_of(COPY_BYTES) {
         for step in (0..length).step_by(COPY_BYTES) {
