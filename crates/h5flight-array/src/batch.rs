@@ -14,6 +14,7 @@
 //! Invariant: a [`Decoded`] was checked to have exactly the bytes its block declares, so that assembly cannot fail
 //! for its content, text that is not UTF-8 excepted.
 
+mod compose;
 mod convert;
 mod gather;
 mod packed;
@@ -26,6 +27,7 @@ use arrow::buffer::Buffer;
 use arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use bytes::Bytes;
 
+pub use self::compose::Composition;
 use self::convert::{Origin, View, fixed_size_list};
 use self::gather::{Nest, Target};
 use self::packed::{Builder, Cursor};

@@ -18,6 +18,8 @@ pub const MEMBERS_MAX: usize = 4096;
 pub const ELEMENTS_MAX: u64 = i64::MAX as u64;
 /// The fewest bytes an element may take. A type that cannot be smaller than this has no value that fits a block.
 const ELEMENT_BYTES_MAX: u64 = u32::MAX as u64;
+/// How many mappings a virtual dataset may have: each is looked at by every read.
+pub const MAPPINGS_MAX: usize = 65_536;
 
 /// Order of the bytes of a number in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -134,6 +136,26 @@ impl ElementType {
         }
     }
 
+    /// The type without what its values, and not the file, told of it: two such types that are equal have blocks of the
+    /// same form.
+    #[must_use]
+    pub fn form(&self) -> Self {
+        let boxed = |element: &Self| Box::new(element.form());
+        match self {
+            Self::FixedString { bytes, padding, .. } => {
+                Self::FixedString { bytes: *bytes, padding: *padding, text: Text::Utf8 }
+            }
+            Self::VarString { .. } => Self::VarString { text: Text::Utf8 },
+            Self::VarLen { item } => Self::VarLen { item: boxed(item) },
+            Self::Array { dims, item } => Self::Array { dims: dims.clone(), item: boxed(item) },
+            Self::Compound { bytes, members } => {
+                let form = |member: &Member| Member { element: member.element.form(), ..member.clone() };
+                Self::Compound { bytes: *bytes, members: members.iter().map(form).collect() }
+            }
+            _ => self.clone(),
+        }
+    }
+
     /// Bounds that hold for every type that is used: sizes, depth, members inside their compound.
     ///
     /// # Errors
@@ -240,10 +262,92 @@ pub enum Storage {
     Contiguous { offset: Option<u64> },
     /// In chunks of this shape, found by the chunk index.
     Chunked { chunk_shape: Vec<u64> },
-    /// Composed of other datasets: refused (`virtual_source_refused`).
-    Virtual,
+    /// Composed of other datasets. Without a mapping it was indexed before mappings were, and is refused.
+    Virtual {
+        #[serde(default)]
+        mappings: Vec<VirtualMapping>,
+    },
     /// In other files: refused (`external_storage_refused`).
     External,
+}
+
+/// Which part of a virtual dataset is which part of its source.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct VirtualMapping {
+    /// The source's file as the virtual dataset names it; `None` is its own. A name to compare, never to open.
+    pub file: Option<String>,
+    /// The source's absolute path, escaped like [`crate::inspect::Object::path`]; in the own file the canonical one.
+    pub path: String,
+    /// What is mapped, by axis of the virtual dataset.
+    pub slab: Vec<SlabAxis>,
+    /// Where it comes from, by axis of the source, in the same order; `None` is all of the source.
+    pub source_slab: Option<Vec<SlabAxis>>,
+}
+
+impl VirtualMapping {
+    /// The source as clients may read it: the last part of its file's name, and its path.
+    pub fn source_name(&self) -> String {
+        match &self.file {
+            Some(file) => format!("{}:{}", file.rsplit(['/', '\\']).next().unwrap_or_default(), self.path),
+            None => self.path.clone(),
+        }
+    }
+
+    fn check(&self, shape: &[u64]) -> Result<()> {
+        let source = self.source_slab.as_deref().unwrap_or_default();
+        let growing = |slab: &[SlabAxis]| slab.iter().filter(|axis| axis.count.is_none()).count();
+        let fits = self.slab.len() == shape.len()
+            && source.len() <= RANK_MAX
+            && growing(&self.slab).max(growing(source)) <= 1
+            && self.slab.iter().chain(source).all(SlabAxis::is_sound);
+        if fits {
+            return Ok(());
+        }
+        let (name, slab) = (self.source_name(), &self.slab);
+        Err(Error::new(Reason::MalformedFile, format!("mapping of {name} to {slab:?} of an array of shape {shape:?}")))
+    }
+}
+
+/// A regular hyperslab along one axis: `count` blocks of `block` indices, `stride` apart. In JSON a list of the four
+/// numbers, for there may be many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "(u64, u64, Option<u64>, u64)", into = "(u64, u64, Option<u64>, u64)")]
+pub struct SlabAxis {
+    /// First index.
+    pub start: u64,
+    /// Indices from one block to the next, not less than `block`.
+    pub stride: u64,
+    /// Blocks; `None` is as many as there are.
+    pub count: Option<u64>,
+    /// Indices of a block, not 0.
+    pub block: u64,
+}
+
+impl SlabAxis {
+    /// `len` indices from `start` on.
+    pub fn run(start: u64, len: u64) -> Self {
+        Self { start, stride: len.max(1), count: Some(u64::from(len > 0)), block: len.max(1) }
+    }
+
+    /// Whether blocks do not overlap and all indices fit 63 bits.
+    fn is_sound(&self) -> bool {
+        let Self { start, stride, count, block } = *self;
+        let last = count.unwrap_or(1).saturating_sub(1).checked_mul(stride).and_then(|far| far.checked_add(start));
+        let end = last.and_then(|last| last.checked_add(block));
+        block > 0 && stride >= block && end.is_some_and(|end| i64::try_from(end).is_ok())
+    }
+}
+
+impl From<(u64, u64, Option<u64>, u64)> for SlabAxis {
+    fn from((start, stride, count, block): (u64, u64, Option<u64>, u64)) -> Self {
+        Self { start, stride, count, block }
+    }
+}
+
+impl From<SlabAxis> for (u64, u64, Option<u64>, u64) {
+    fn from(SlabAxis { start, stride, count, block }: SlabAxis) -> Self {
+        (start, stride, count, block)
+    }
 }
 
 /// The dataspace.
@@ -323,6 +427,12 @@ impl ArrayMeta {
             if chunk_shape.contains(&0) || product(chunk_shape).is_none() {
                 return malformed(format!("chunk shape {chunk_shape:?}"));
             }
+        }
+        if let Storage::Virtual { mappings } = &self.storage {
+            if mappings.len() > MAPPINGS_MAX {
+                return malformed(format!("{} mappings, the most is {MAPPINGS_MAX}", mappings.len()));
+            }
+            mappings.iter().try_for_each(|mapping| mapping.check(shape))?;
         }
         if let (Some(fill), Some(bytes)) = (&self.fill, self.element.fixed_bytes())
             && fill.len() as u64 != bytes

@@ -10,6 +10,8 @@
 //! | chunked, fixed-size elements, filters that [`crate::codec`] knows | HDF5 chunks of the declared shape |
 //! | chunked, otherwise | HDF5 chunks cut at the array's edge, read by the worker |
 //! | contiguous, fixed-size elements | made for each batch from byte ranges of the file, not cached |
+//! | virtual | made for each batch from parts of its sources, not cached |
+//! | virtual, if only libhdf5 can put it together, from its own file | boxes as below |
 //! | otherwise | boxes of whole rows of about 1 MiB, read by the worker |
 //!
 //! Single elements are planned as an index list over the array laid out block by block, see [`points`].
@@ -28,6 +30,7 @@
 
 pub(crate) mod axis;
 pub(crate) mod extent;
+pub(crate) mod mapping;
 pub(crate) mod points;
 pub(crate) mod rows;
 
@@ -38,6 +41,7 @@ use arrow::datatypes::SchemaRef;
 
 use self::axis::{Cover, Pick};
 use self::extent::{Blocks, ExtentPlan, Grid, Rows, Wanted, refuse_unreadable};
+pub use self::mapping::{SourceView, VirtualCopy};
 use self::points::PointIndex;
 use self::rows::{BATCH_ROWS_MAX, BatchLimits, Batching, Part, Place, RowMap};
 use crate::batch::schema::{Output, OutputRequest};
@@ -127,6 +131,8 @@ pub struct ExtentView<'a> {
     pub meta: &'a ArrayMeta,
     /// True when the whole array is at hand as one decoded block.
     pub inline: bool,
+    /// Of a virtual array: the source of each mapping.
+    pub sources: &'a [SourceView<'a>],
 }
 
 /// The shape of a version: rows of all extents, then the other axes, which all extents share.
@@ -201,6 +207,8 @@ pub enum BlockSource {
         /// Ascending, without overlap.
         ranges: Vec<ByteRange>,
     },
+    /// Parts of other arrays, put together by [`crate::batch::Composition`] over the fill value.
+    Virtual(Vec<VirtualCopy>),
 }
 
 /// One block.
@@ -231,11 +239,12 @@ impl Block {
         product(&self.shape).unwrap_or(u64::MAX)
     }
 
-    /// Whether other reads may need the same block. Inline blocks are in memory anyway, raw ones in the page cache.
+    /// Whether other reads may need the same block. Inline blocks are in memory anyway, raw ones in the page cache, and
+    /// of virtual ones the blocks of their sources are cached.
     pub fn cacheable(&self) -> bool {
         match self.source {
             BlockSource::Stored(_) | BlockSource::Worker(_) => true,
-            BlockSource::Inline | BlockSource::Fill | BlockSource::Raw { .. } => false,
+            BlockSource::Inline | BlockSource::Fill | BlockSource::Raw { .. } | BlockSource::Virtual(_) => false,
         }
     }
 }
@@ -409,7 +418,7 @@ impl Plan {
     /// The block of this identity. `index` is the chunk index of the extent `id.extent`.
     ///
     /// # Errors
-    /// `internal` for an identity that is not of this plan.
+    /// `internal` for an identity that is not of this plan; of a virtual array why a source cannot be read.
     pub fn block(&self, id: BlockId, index: &ChunkIndex) -> Result<Block> {
         let unknown = || Error::new(Reason::Internal, format!("block {} of extent {}", id.number, id.extent));
         let at = self.extent_at(id).ok_or_else(unknown)?;
@@ -421,7 +430,7 @@ impl Plan {
                     usize::try_from(id.number).ok().filter(|batch| *batch < self.batches()).ok_or_else(unknown)?;
                 let parts = self.row_map().parts(&self.batching.rows(batch));
                 let rows = raw_rows(&parts, at).ok_or_else(unknown)?;
-                Ok(extent.raw_block(raw, id, rows, self.row_axis))
+                extent.raw_block(raw, id, rows, self.row_axis)
             }
         }
     }

@@ -25,7 +25,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::error::{Error, Reason, Result};
-use crate::meta::RANK_MAX;
+use crate::meta::{RANK_MAX, product};
+use crate::plan::axis::Pick;
 
 pub use self::points::{ElementMask, POINTS_MAX, Points};
 
@@ -320,7 +321,7 @@ impl AxisSelection {
     }
 
     /// A range where the list is one: ranges are planned without looking at every entry.
-    fn from_list(list: Vec<u64>) -> Self {
+    pub(crate) fn from_list(list: Vec<u64>) -> Self {
         let count = list.len() as u64;
         let step = match list.as_slice() {
             [] => return Self::all(0),
@@ -389,6 +390,26 @@ pub struct Resolved {
 }
 
 impl Resolved {
+    /// A selection that was made otherwise than from what a client wrote.
+    ///
+    /// # Errors
+    /// `out_of_bounds` where it does not lie inside the shape.
+    pub(crate) fn of_picked(picked: Picked, shape: &[u64]) -> Result<Self> {
+        let axis_inside =
+            |(axis, size): (&AxisSelection, &u64)| Pick::new(axis).bounds().is_none_or(|(_, high)| high < *size);
+        let inside = match &picked {
+            Picked::Axes(axes) => axes.len() == shape.len() && axes.iter().zip(shape).all(axis_inside),
+            Picked::Elements(positions) => {
+                let elements = product(shape).unwrap_or(u64::MAX);
+                positions.iter().all(|position| *position < elements)
+            }
+        };
+        if !inside {
+            return Err(Error::new(Reason::OutOfBounds, format!("a selection that leaves the shape {shape:?}")));
+        }
+        Ok(Self { picked, fields: Vec::new(), source_shape: shape.to_vec(), text: None })
+    }
+
     /// Which elements.
     pub fn picked(&self) -> &Picked {
         &self.picked

@@ -36,7 +36,7 @@ fn meta(shape: &[u64], element: ElementType) -> ArrayMeta {
 
 fn plan(meta: &ArrayMeta, text: &str, options: &PlanOptions) -> Plan {
     let rows = meta.shape().first().copied().unwrap_or(1);
-    let extents = [ExtentView { first_row: 0, array_row: 0, rows, meta, inline: true }];
+    let extents = [ExtentView { first_row: 0, array_row: 0, rows, meta, inline: true, sources: &[] }];
     let selected = Selection::parse(text).unwrap().resolve(meta.shape()).unwrap();
     Plan::new(&extents, &selected, options).unwrap()
 }

@@ -35,7 +35,7 @@ fn contiguous(shape: &[u64]) -> ArrayMeta {
 
 fn plan_with(meta: &ArrayMeta, text: &str, options: &PlanOptions) -> h5flight_array::Result<Plan> {
     let rows = meta.shape().first().copied().unwrap_or(1);
-    let extents = [ExtentView { first_row: 0, array_row: 0, rows, meta, inline: false }];
+    let extents = [ExtentView { first_row: 0, array_row: 0, rows, meta, inline: false, sources: &[] }];
     let selected = Selection::parse(text)?.resolve(&total_shape(&extents)?)?;
     Plan::new(&extents, &selected, options)
 }
@@ -195,7 +195,7 @@ fn scattered(count: u64, size: u64) -> impl Iterator<Item = i64> {
 /// What plans of 650,000 scattered values do: batches, blocks listed, bytes of the ranges.
 fn work(meta: &ArrayMeta, part: Part) -> (usize, usize, u64) {
     let rows = meta.shape()[0];
-    let extents = [ExtentView { first_row: 0, array_row: 0, rows, meta, inline: false }];
+    let extents = [ExtentView { first_row: 0, array_row: 0, rows, meta, inline: false, sources: &[] }];
     let selected = Selection::of(part, Vec::new()).unwrap().resolve(meta.shape()).unwrap();
     let plan = Plan::new(&extents, &selected, &PlanOptions::default()).unwrap();
     assert_eq!(plan.rows(), 650_000);
@@ -264,7 +264,13 @@ fn refusals_name_their_reason_and_numbers() {
     let columns = || PlanOptions { layout: Layout::Columns, ..default() };
     let cases: Vec<(ArrayMeta, &str, PlanOptions, Reason, &str)> = vec![
         (null, "", default(), Reason::NullDataspace, "holds no value"),
-        (array(&[3], Storage::Virtual, U16), "", default(), Reason::VirtualSourceRefused, "virtual"),
+        (
+            array(&[3], Storage::Virtual { mappings: vec![] }, U16),
+            "",
+            default(),
+            Reason::VirtualSourceRefused,
+            "virtual",
+        ),
         (array(&[3], Storage::External, U16), "", default(), Reason::ExternalStorageRefused, "external"),
         (unsupported, "", default(), Reason::UnsupportedType, "a time"),
         (chunked(&[9000, 9000], &[9000, 9000]), "0, 0", default(), Reason::ChunkTooLarge, "162000000 bytes"),
@@ -374,7 +380,8 @@ fn arrays_of_more_elements_than_libhdf5_counts_are_malformed() {
     }
     chunked(&[(1 << 63) - 1], &[1]).check().unwrap();
     let half = chunked(&[1 << 62], &[1]);
-    let view = |first_row| ExtentView { first_row, array_row: 0, rows: 1 << 62, meta: &half, inline: false };
+    let view =
+        |first_row| ExtentView { first_row, array_row: 0, rows: 1 << 62, meta: &half, inline: false, sources: &[] };
     assert_eq!(total_shape(&[view(0)]).unwrap(), [1 << 62]);
     assert_eq!(total_shape(&[view(0), view(1 << 62)]).unwrap_err().reason, Reason::UnsupportedLayout);
     let text = || Box::new(ElementType::VarString { text: Text::Utf8 });
@@ -403,7 +410,8 @@ fn the_longest_axis_is_cut_without_overflow() {
 #[test]
 fn extents_that_do_not_fit_each_other_are_refused() {
     let (a, b) = (chunked(&[4, 3], &[2, 3]), chunked(&[4, 5], &[2, 3]));
-    let view = |first_row, array_row, rows, meta| ExtentView { first_row, array_row, rows, meta, inline: false };
+    let view =
+        |first_row, array_row, rows, meta| ExtentView { first_row, array_row, rows, meta, inline: false, sources: &[] };
     assert_eq!(total_shape(&[view(0, 0, 4, &a), view(4, 2, 2, &a)]).unwrap(), [6, 3]);
     for bad in [vec![], vec![view(0, 0, 4, &a), view(4, 0, 4, &b)], vec![view(1, 0, 3, &a)], vec![view(0, 2, 3, &a)]] {
         assert_eq!(total_shape(&bad).unwrap_err().reason, Reason::UnsupportedLayout);

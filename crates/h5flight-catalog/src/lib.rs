@@ -7,7 +7,7 @@
 //! `portable/` is SQL that both databases understand: the same text is compiled once for each, as a child of
 //! `postgres` and of `sqlite`, which themselves hold only what differs (connecting, batched inserts, lists as
 //! parameters, the meaning of error codes). What is no SQL at all lives in modules that know no database: `staging`
-//! and `identity` (what goes in), `rows` (what comes out, checked), `names`, `paging`, `token`, `text`.
+//! and `identity` (what goes in), `rows` (what comes out, checked), `mosaic` (sources of virtual arrays), `names`, `paging`, `token`, `text`.
 
 #![expect(clippy::duplicate_mod, reason = "portable/ is compiled once for each database")]
 
@@ -16,6 +16,7 @@ pub mod model;
 
 mod fault;
 mod identity;
+mod mosaic;
 mod names;
 mod paging;
 mod postgres;

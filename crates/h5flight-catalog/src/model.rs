@@ -1,11 +1,13 @@
 //! What goes in and out of the catalogue. Plain data; no SQL type shows.
 
 use chrono::{DateTime, Utc};
+use h5flight_array::Reason;
 use h5flight_array::index::{ChunkIndex, ChunkRun};
 use h5flight_array::inspect::{Link, LinkKind, ObjectKind};
-use h5flight_array::meta::ArrayMeta;
+use h5flight_array::meta::{ArrayMeta, Storage};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// How a catalogue is opened.
@@ -117,6 +119,43 @@ pub struct ArrayRecord {
     pub problem: Option<(String, String)>,
     /// Its file.
     pub file: Arc<FileRecord>,
+    /// Of a virtual array: the source of each mapping. They are part of the version: found once, when it is resolved.
+    pub sources: Vec<SourceRecord>,
+}
+
+/// The source of a mapping of a virtual array.
+#[derive(Clone, Debug)]
+pub enum SourceRecord {
+    /// An array of the same experiment.
+    Served(Arc<ArrayRecord>),
+    /// Nothing that may be read through this array, and why.
+    Refused(Reason, Arc<str>),
+}
+
+impl ArrayRecord {
+    /// Whether it has sources in other files, served or not.
+    pub fn names_other_files(&self) -> bool {
+        let Storage::Virtual { mappings } = &self.meta.storage else { return false };
+        mappings.iter().any(|mapping| mapping.file.is_some())
+    }
+}
+
+impl ResolvedVersion {
+    /// All arrays that it is made of, each once: those of its extents, their sources, and so on.
+    pub fn arrays(&self) -> Vec<&Arc<ArrayRecord>> {
+        let mut left: Vec<&Arc<ArrayRecord>> = self.extents.iter().map(|extent| &extent.array).collect();
+        let (mut all, mut seen) = (Vec::new(), HashSet::new());
+        while let Some(array) = left.pop() {
+            if seen.insert(array.id) {
+                all.push(array);
+                left.extend(array.sources.iter().filter_map(|source| match source {
+                    SourceRecord::Served(source) => Some(source),
+                    SourceRecord::Refused(..) => None,
+                }));
+            }
+        }
+        all
+    }
 }
 
 /// A range of rows of one array, as part of a version.

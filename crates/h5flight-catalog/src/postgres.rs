@@ -25,6 +25,8 @@ mod dialect;
 mod publish;
 #[path = "portable/resolve.rs"]
 mod resolve;
+#[path = "portable/sources.rs"]
+mod sources;
 
 /// What the portable modules see.
 type Db = Postgres;

@@ -145,6 +145,33 @@ impl FileRow {
     }
 }
 
+macro_rules! array_columns {
+    () => {
+        concat!(
+            "a.id AS array_id, a.identity, a.hdf5_path, CAST(a.meta AS TEXT) AS meta, a.rows AS array_rows, a.chunks, \
+             a.inline_data, a.problem_reason, a.problem_message, ",
+            crate::rows::file_columns!()
+        )
+    };
+}
+pub(crate) use array_columns;
+
+/// A row of `arrays` with its file.
+#[derive(FromRow)]
+pub(crate) struct ArrayRow {
+    pub(crate) array_id: i64,
+    identity: Vec<u8>,
+    hdf5_path: String,
+    meta: String,
+    array_rows: i64,
+    pub(crate) chunks: i64,
+    inline_data: Option<Vec<u8>>,
+    problem_reason: Option<String>,
+    problem_message: Option<String>,
+    #[sqlx(flatten)]
+    file: FileRow,
+}
+
 macro_rules! version_columns {
     () => {
         concat!(
@@ -152,10 +179,8 @@ macro_rules! version_columns {
              d.name AS dataset, v.created_at, CASE WHEN x.ordinal = 0 THEN CAST(o.attributes AS TEXT) END AS \
              attributes, \
              CASE WHEN x.ordinal = 0 THEN CAST(o.dimensions AS TEXT) END AS dimensions, \
-             x.first_row, x.array_row, x.rows, a.id AS array_id, a.identity, a.hdf5_path, CAST(a.meta AS TEXT) AS \
-             meta, \
-             a.rows AS array_rows, a.chunks, a.inline_data, a.problem_reason, a.problem_message, ",
-            crate::rows::file_columns!()
+             x.first_row, x.array_row, x.rows, ",
+            crate::rows::array_columns!()
         )
     };
 }
@@ -176,17 +201,8 @@ pub(crate) struct VersionRow {
     first_row: i64,
     array_row: i64,
     rows: i64,
-    array_id: i64,
-    identity: Vec<u8>,
-    hdf5_path: String,
-    meta: String,
-    array_rows: i64,
-    pub(crate) chunks: i64,
-    inline_data: Option<Vec<u8>>,
-    problem_reason: Option<String>,
-    problem_message: Option<String>,
     #[sqlx(flatten)]
-    file: FileRow,
+    pub(crate) array: ArrayRow,
 }
 
 /// An object as it is described.
@@ -218,7 +234,18 @@ pub(crate) async fn version(extents: Vec<VersionRow>, runs: Vec<RunRow>) -> Resu
         .map_err(|error| Error::new(ErrorKind::Database, "unpacking a chunk index failed").with_source(error))?
 }
 
-fn version_of(extents: Vec<VersionRow>, runs: Vec<RunRow>) -> Result<ResolvedVersion> {
+/// Arrays with their runs (in order).
+pub(crate) async fn arrays(rows: Vec<ArrayRow>, runs: Vec<RunRow>) -> Result<Vec<Arc<ArrayRecord>>> {
+    let all = move || {
+        let mut known = Known { runs_by_array: by_array(runs)?, ..Known::default() };
+        rows.into_iter().map(|row| known.array(row)).collect()
+    };
+    tokio::task::spawn_blocking(all)
+        .await
+        .map_err(|error| Error::new(ErrorKind::Database, "unpacking a chunk index failed").with_source(error))?
+}
+
+fn by_array(runs: Vec<RunRow>) -> Result<HashMap<i64, Vec<ChunkRun>>> {
     let mut runs_by_array: HashMap<i64, Vec<ChunkRun>> = HashMap::new();
     for run in runs {
         runs_by_array.entry(run.array_id).or_default().push(ChunkRun {
@@ -228,6 +255,10 @@ fn version_of(extents: Vec<VersionRow>, runs: Vec<RunRow>) -> Result<ResolvedVer
             packed: run.packed,
         });
     }
+    Ok(runs_by_array)
+}
+
+fn version_of(extents: Vec<VersionRow>, runs: Vec<RunRow>) -> Result<ResolvedVersion> {
     let first = extents.first().ok_or_else(|| damaged("a version has no extent"))?;
     let mut version = ResolvedVersion {
         version_id: first.version_id,
@@ -243,18 +274,18 @@ fn version_of(extents: Vec<VersionRow>, runs: Vec<RunRow>) -> Result<ResolvedVer
         dimensions: dimensions(first.dimensions.as_deref().unwrap_or_default())?,
         extents: Vec::with_capacity(extents.len()),
     };
-    let mut known = Known { runs_by_array, ..Known::default() };
+    let mut known = Known { runs_by_array: by_array(runs)?, ..Known::default() };
     let mut next_row = 0u64;
     for row in extents {
         let (first_row, array_row) = (unsigned("a row", row.first_row)?, unsigned("a row", row.array_row)?);
-        let (rows, array_rows) = (unsigned("a row", row.rows)?, unsigned("a row", row.array_rows)?);
+        let (rows, array_rows) = (unsigned("a row", row.rows)?, unsigned("a row", row.array.array_rows)?);
         let ends_inside = array_row.checked_add(rows).is_some_and(|end| end <= array_rows);
         if first_row != next_row || !ends_inside {
             let id = row.version_id;
             return Err(damaged(format_args!("extents of version {id} do not join at row {next_row}")));
         }
         next_row = first_row.checked_add(rows).ok_or_else(|| damaged("a version has more than 2^64 rows"))?;
-        version.extents.push(Extent { first_row, array_row, rows, array: known.array(row)? });
+        version.extents.push(Extent { first_row, array_row, rows, array: known.array(row.array)? });
     }
     Ok(version)
 }
@@ -268,7 +299,7 @@ struct Known {
 }
 
 impl Known {
-    fn array(&mut self, row: VersionRow) -> Result<Arc<ArrayRecord>> {
+    fn array(&mut self, row: ArrayRow) -> Result<Arc<ArrayRecord>> {
         if let Some(array) = self.arrays.get(&row.array_id) {
             return Ok(array.clone());
         }
@@ -302,6 +333,7 @@ impl Known {
             inline: row.inline_data.map(bytes::Bytes::from),
             problem: problem(row.problem_reason, row.problem_message),
             file,
+            sources: Vec::new(),
         });
         self.arrays.insert(id, array.clone());
         Ok(array)

@@ -27,6 +27,8 @@ mod dialect;
 mod publish;
 #[path = "portable/resolve.rs"]
 mod resolve;
+#[path = "portable/sources.rs"]
+mod sources;
 
 /// What the portable modules see.
 type Db = Sqlite;

@@ -248,7 +248,7 @@ async fn stored_bytes(array: &NewArray) -> Result<u64> {
     Ok(match &array.meta.storage {
         Storage::Chunked { .. } => sum,
         Storage::Contiguous { offset: Some(_) } => contiguous().unwrap_or(0),
-        Storage::Contiguous { offset: None } | Storage::Compact | Storage::Virtual | Storage::External => 0,
+        Storage::Contiguous { offset: None } | Storage::Compact | Storage::Virtual { .. } | Storage::External => 0,
     })
 }
 

@@ -9,6 +9,7 @@ mod conformance {
     pub mod concurrency;
     pub mod publish;
     pub mod resolve;
+    pub mod sources;
     pub mod world;
 }
 #[path = "../../../tests/src/postgres.rs"]
@@ -19,7 +20,7 @@ use std::pin::Pin;
 use std::time::Instant;
 
 use conformance::world::{Raw, World};
-use conformance::{access, browse, concurrency, publish, resolve};
+use conformance::{access, browse, concurrency, publish, resolve, sources};
 use h5flight_catalog::model::{DatasetPath, OpenOptions, VersionSelector};
 use h5flight_catalog::{ErrorKind, open};
 
@@ -45,6 +46,8 @@ const CASES: &[Case] = cases![
     publish::facts_fill_what_is_empty,
     publish::any_hierarchy_comes_back_as_it_was,
     resolve::missing_names_are_explained,
+    sources::sources_of_virtual_datasets_are_those_of_the_same_experiment,
+    sources::circles_of_virtual_datasets_end,
     resolve::links_are_followed,
     resolve::links_that_lead_nowhere_are_not_found_and_those_that_leave_are_refused,
     resolve::damaged_rows_are_damage_and_nothing_else,

@@ -22,6 +22,7 @@ use crate::open::OpenFile;
 use crate::packed::Layout;
 use crate::read::{self, Source};
 use crate::reference::References;
+use crate::sources::{self, Composition, Links};
 use crate::text;
 use crate::walk::{self, Found, Survey};
 use crate::worker::{library_version, send};
@@ -50,6 +51,7 @@ pub(crate) struct Inspection<'a> {
 pub(crate) fn inspect(file: &OpenFile, asked: &Inspection<'_>, out: &mut impl Write) -> Result<()> {
     let Survey { found, paths, cut_short } = Survey::walk(file, asked.limits)?;
     let references = References::known(file, paths);
+    let links = Links::new(&found);
     let facts = FileFacts {
         superblock: file.superblock,
         user_block_bytes: file.base,
@@ -61,16 +63,17 @@ pub(crate) fn inspect(file: &OpenFile, asked: &Inspection<'_>, out: &mut impl Wr
         file,
         asked,
         references: &references,
+        links: &links,
         chunks_left: asked.limits.chunks_max,
         text_bytes_left: TEXT_BYTES_PER_FILE_MAX,
         text_values_left: TEXT_VALUES_PER_FILE_MAX,
     };
-    for found in found {
+    for found in &found {
         match found {
-            Found::Link(link) => send(out, &Frame::plain(Message::Link(link)))?,
+            Found::Link(link) => send(out, &Frame::plain(Message::Link(link.clone())))?,
             Found::Object { path, address } => {
-                let mut looked = inspector.look_at(&path, address).map_err(crate::handle::about(&path))?;
-                if cut_short.contains(&address) {
+                let mut looked = inspector.look_at(path, *address).map_err(crate::handle::about(path))?;
+                if cut_short.contains(address) {
                     let why = "libhdf5 cannot list all links of the group".to_owned();
                     looked.object.problem.get_or_insert((Reason::MalformedFile, why));
                 }
@@ -118,6 +121,7 @@ struct Inspector<'a> {
     file: &'a OpenFile,
     asked: &'a Inspection<'a>,
     references: &'a References<'a>,
+    links: &'a Links<'a>,
     chunks_left: u64,
     text_bytes_left: u64,
     text_values_left: u64,
@@ -173,14 +177,20 @@ impl Inspector<'_> {
 
     fn array(&mut self, dataset: &Handle) -> Result<Array> {
         let translated = read::translated(dataset)?;
-        let (space, max_shape) = layout::space(dataset)?;
         let properties = layout::properties(dataset)?;
-        let shape = match &space {
-            Space::Null => Vec::new(),
-            Space::Simple { shape } => shape.clone(),
+        let mut problem = None;
+        let (space, max_shape, storage) = if sources::is_virtual(&properties) {
+            let Composition { space, max_shape, mappings, problem: found } =
+                sources::composition(dataset, &properties, self.links)?;
+            problem = found.map(|error| (error.reason, error.message));
+            (space, max_shape, Storage::Virtual { mappings })
+        } else {
+            let (space, max_shape) = layout::space(dataset)?;
+            let rank = if let Space::Simple { shape } = &space { shape.len() } else { 0 };
+            (space, max_shape, layout::storage(dataset, &properties, rank, self.file.base)?)
         };
         let meta = ArrayMeta {
-            storage: layout::storage(dataset, &properties, shape.len(), self.file.base)?,
+            storage,
             filters: layout::filters(&properties)?,
             space,
             max_shape,
@@ -189,8 +199,10 @@ impl Inspector<'_> {
             type_note: translated.note.clone(),
             fill: None,
         };
-        let mut array = Array { meta, problem: None, index: None, inline: None };
-        if let Err(error) = self.complete(&mut array, (dataset, &properties), &translated) {
+        let mut array = Array { meta, problem, index: None, inline: None };
+        if array.problem.is_none()
+            && let Err(error) = self.complete(&mut array, (dataset, &properties), &translated)
+        {
             if error.reason == Reason::FileTooComplex {
                 return Err(error);
             }
@@ -227,7 +239,7 @@ impl Inspector<'_> {
                 index.check_addresses(self.asked.file_bytes)?;
                 array.index = Some(index);
             }
-            Storage::Virtual | Storage::External => return Ok(()),
+            Storage::Virtual { .. } | Storage::External => return Ok(()),
             Storage::Compact | Storage::Contiguous { offset: None } => {}
         }
         if matches!(meta.space, Space::Simple { .. }) && chunk_is_small(&array.meta, &layout) {
@@ -325,7 +337,7 @@ fn rows_at_once(meta: &ArrayMeta, rows: u64, row_bytes: u64) -> u64 {
     let fitting = (TEXT_STEP_BYTES / row_bytes.max(1)).clamp(1, rows.max(1));
     match &meta.storage {
         Storage::Chunked { chunk_shape } => fitting.next_multiple_of(chunk_shape[0]),
-        Storage::Compact | Storage::Contiguous { .. } | Storage::Virtual | Storage::External => fitting,
+        Storage::Compact | Storage::Contiguous { .. } | Storage::Virtual { .. } | Storage::External => fitting,
     }
 }
 
@@ -336,7 +348,7 @@ fn chunk_is_small(meta: &ArrayMeta, layout: &Layout) -> bool {
             .and_then(|elements| elements.checked_mul(layout.size as u64))
             .is_some_and(|bytes| bytes <= CHUNK_BYTES_MAX),
         Storage::Compact | Storage::Contiguous { .. } => true,
-        Storage::Virtual | Storage::External => false,
+        Storage::Virtual { .. } | Storage::External => false,
     }
 }
 
@@ -372,11 +384,14 @@ fn scalar_text(dataset: &Handle, references: &References) -> Option<String> {
         return None;
     }
     let translated = read::translated(dataset).ok()?;
-    let (Space::Simple { shape }, _) = layout::space(dataset).ok()? else { return None };
     let properties = layout::properties(dataset).ok()?;
+    if sources::is_virtual(&properties) {
+        return None;
+    }
+    let (Space::Simple { shape }, _) = layout::space(dataset).ok()? else { return None };
     let here = match layout::storage(dataset, &properties, shape.len(), 0).ok()? {
         Storage::Compact | Storage::Contiguous { .. } | Storage::Chunked { .. } => true,
-        Storage::Virtual | Storage::External => false,
+        Storage::Virtual { .. } | Storage::External => false,
     };
     let is_text = matches!(translated.element, ElementType::VarString { .. } | ElementType::FixedString { .. });
     let layout = Layout::of(&translated.memory).ok()?;

@@ -58,7 +58,7 @@ pub(crate) fn properties(dataset: &Handle) -> Result<Handle> {
     Handle::new(unsafe { H5Dget_create_plist(dataset.id()) }, "creation properties")
 }
 
-/// Which kind of storage, and the address of contiguous data. `rank` is the array's, `base` the file's.
+/// Which kind of storage, and the address of contiguous data; of a virtual dataset not the mappings. `rank` is the array's, `base` the file's.
 pub(crate) fn storage(dataset: &Handle, properties: &Handle, rank: usize, base: u64) -> Result<Storage> {
     // SAFETY: the property list is alive.
     match unsafe { H5Pget_layout(properties.id()) } {
@@ -87,7 +87,7 @@ pub(crate) fn storage(dataset: &Handle, properties: &Handle, rank: usize, base: 
             chunk_shape.truncate(rank);
             Ok(Storage::Chunked { chunk_shape })
         }
-        H5D_VIRTUAL => Ok(Storage::Virtual),
+        H5D_VIRTUAL => Ok(Storage::Virtual { mappings: Vec::new() }),
         H5D_LAYOUT_ERROR | H5D_NLAYOUTS => Err(library_error("storage layout")),
     }
 }

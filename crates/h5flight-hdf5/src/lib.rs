@@ -3,7 +3,8 @@
 //! What lives here: the worker's side of [`h5flight_array::inspect`]. [`run_worker`] reads one request, closes itself
 //! in ([`sandbox`]), looks at the file and answers in frames. What never lives here: a decision about who may read
 //! what, SQL, tokio, Arrow. Nothing is written to a file, and nothing but the one file is ever opened: soft, external
-//! and user-defined links are listed and not followed, external storage and virtual datasets are named and not read.
+//! and user-defined links are listed and not followed, external storage is named and not read, and of virtual datasets
+//! only those that are made of nothing but this file.
 //!
 //! ```text
 //! worker  request -> sandbox -> open -> inspect: walk -> element, layout, attribute -> frames
@@ -41,6 +42,7 @@ mod packed;
 mod read;
 mod reference;
 pub mod sandbox;
+mod sources;
 mod text;
 mod walk;
 mod worker;

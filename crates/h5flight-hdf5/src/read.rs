@@ -19,6 +19,7 @@ use crate::layout;
 use crate::open::OpenFile;
 use crate::packed::{Layout, Sink};
 use crate::reference::References;
+use crate::sources;
 use crate::walk;
 use crate::worker::send;
 
@@ -194,13 +195,16 @@ pub(crate) fn read(
         return Err(changed(path, "it is no dataset any more".into()));
     }
     let translated = translated(&dataset).map_err(about(path))?;
+    let properties = layout::properties(&dataset)?;
+    if sources::is_virtual(&properties) {
+        sources::refuse_other_sources(file, path, &properties)?;
+    }
     let (space, _) = layout::space(&dataset).map_err(about(path))?;
     check_same(path, meta, &translated, &space)?;
     let Space::Simple { shape } = &space else {
         return Err(Error::new(Reason::NullDataspace, format!("{path}: the dataset holds no value")));
     };
-    let properties = layout::properties(&dataset)?;
-    refuse_other_files(path, &layout::storage(&dataset, &properties, shape.len(), file.base).map_err(about(path))?)?;
+    refuse_external(path, &layout::storage(&dataset, &properties, shape.len(), file.base).map_err(about(path))?)?;
     let filters = layout::filters(&properties).map_err(about(path))?;
     let layout = Layout::of(&translated.memory)?;
     let source = Source::new(&dataset, shape, &translated.memory, &layout);
@@ -228,13 +232,9 @@ fn unsupported_filter(path: &str, Filter { id, name, .. }: &Filter) -> Error {
     Error::new(Reason::UnsupportedFilter, format!("filter {id} ({name}) of dataset {path} is not supported"))
 }
 
-fn refuse_other_files(path: &str, storage: &Storage) -> Result<()> {
+fn refuse_external(path: &str, storage: &Storage) -> Result<()> {
     match storage {
-        Storage::Compact | Storage::Contiguous { .. } | Storage::Chunked { .. } => Ok(()),
-        Storage::Virtual => Err(Error::new(
-            Reason::VirtualSourceRefused,
-            format!("{path}: a virtual dataset is composed of other datasets, which are not followed"),
-        )),
+        Storage::Compact | Storage::Contiguous { .. } | Storage::Chunked { .. } | Storage::Virtual { .. } => Ok(()),
         Storage::External => Err(Error::new(
             Reason::ExternalStorageRefused,
             format!("{path}: the data lies in another file, which is not opened"),

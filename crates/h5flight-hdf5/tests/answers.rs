@@ -6,7 +6,9 @@ mod files;
 use files::Scratch;
 use h5flight_array::index::{ChunkIndex, ChunkRun};
 use h5flight_array::inspect::{Hyperslab, InspectLimits, LinkKind, Message, ObjectKind};
-use h5flight_array::meta::{ByteOrder, ElementType, Member, Space, Storage, StringPadding, Text};
+use h5flight_array::meta::{
+    ByteOrder, ElementType, Member, SlabAxis, Space, Storage, StringPadding, Text, VirtualMapping,
+};
 use h5flight_array::{Reason, codec};
 use hdf5::types::{FixedAscii, VarLenArray, VarLenUnicode};
 use hdf5_sys::h5t;
@@ -287,10 +289,43 @@ fn data_in_other_files_is_named_and_never_read() {
     });
     let seen = scratch.inspect();
     assert_eq!(seen.array("/external").storage, Storage::External);
-    assert_eq!(seen.array("/virtual").storage, Storage::Virtual);
+    let mapping = VirtualMapping {
+        file: Some("other.h5".into()),
+        path: "/x".into(),
+        slab: vec![SlabAxis::run(0, 4)],
+        source_slab: None,
+    };
+    assert_eq!(seen.array("/virtual").storage, Storage::Virtual { mappings: vec![mapping] });
     let read = |path| scratch.read(&seen, path, &[slab(&[0], &[4])]).unwrap_err().0;
     assert_eq!(read("/external"), Reason::ExternalStorageRefused);
     assert_eq!(read("/virtual"), Reason::VirtualSourceRefused);
+}
+
+#[test]
+fn a_virtual_dataset_tells_its_mappings_and_is_read_if_it_needs_only_its_own_file() {
+    let scratch = Scratch::new(|file| {
+        file.create_group("group")?;
+        file.new_dataset_builder().with_data(&[1u8, 2, 3, 4, 5, 6]).create("group/x")?;
+        file.link_soft("/group", "soft")?;
+        let other = |source: &'static str, slab| files::Mapping { file: ".", source, slab };
+        files::virtual_of(file, "fine", 9, &[other("soft/x", (1, 3, 2, 2)), other("group//x", (0, 6, 1, 6))]);
+        files::virtual_of(file, "hard", 9, &[other("/group/x", (1, 3, 2, 2))]);
+        files::virtual_of(file, "gone", 9, &[other("gone", (0, 9, 1, 6))]);
+        files::virtual_of(file, "circle", 9, &[other("circle", (0, 9, 1, 6))]);
+        Ok(())
+    });
+    let seen = scratch.inspect();
+    let Storage::Virtual { mappings } = &seen.array("/fine").storage else { panic!("it is virtual") };
+    let told: Vec<_> = mappings.iter().map(|mapping| (&mapping.file, mapping.path.as_str(), mapping.slab[0])).collect();
+    let slab_axis = |start, stride, count, block| SlabAxis { start, stride, count: Some(count), block };
+    let slabs = [slab_axis(1, 3, 2, 2), slab_axis(0, 6, 1, 6)];
+    assert_eq!(told, [(&None, "/group/x", slabs[0]), (&None, "/group/x", slabs[1])]);
+    let read = |path| scratch.read(&seen, path, &[slab(&[0], &[9])]);
+    assert_eq!(read("/hard").unwrap()[0][..], [0, 1, 2, 0, 3, 4, 0, 0, 0]);
+    let refused = |path| read(path).unwrap_err().0;
+    assert_eq!(refused("/fine"), Reason::VirtualSourceRefused, "a soft link might lead out of the file");
+    assert_eq!(refused("/gone"), Reason::VirtualSourceRefused);
+    assert_eq!(refused("/circle"), Reason::VirtualCycle);
 }
 
 #[test]

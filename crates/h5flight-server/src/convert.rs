@@ -195,7 +195,7 @@ pub fn dataset(found: DatasetSummary) -> v1::Dataset {
     let (problem_reason, problem) = problem.unwrap_or_default();
     let chunks = match &meta.storage {
         Storage::Chunked { chunk_shape } => chunk_shape.clone(),
-        Storage::Compact | Storage::Contiguous { .. } | Storage::Virtual | Storage::External => Vec::new(),
+        Storage::Compact | Storage::Contiguous { .. } | Storage::Virtual { .. } | Storage::External => Vec::new(),
     };
     let max_shape = meta.max_shape.iter().map(|size| size.map_or(-1, |size| i64::try_from(size).unwrap_or(i64::MAX)));
     v1::Dataset {

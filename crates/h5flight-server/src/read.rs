@@ -12,6 +12,7 @@
 //!
 //! The last four run per batch, some batches ahead of the client, bounded in bytes. Dropping the stream ends it all.
 
+mod compose;
 mod encode;
 mod fetch;
 mod stats;
@@ -24,7 +25,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
 use h5flight_array::file::StoredFile;
-use h5flight_array::plan::{ExtentView, Layout, Plan, PlanOptions, Strings, total_shape};
+use h5flight_array::plan::{ExtentView, Layout, Plan, PlanOptions, SourceView, Strings, total_shape};
 use h5flight_array::selection::{AxisSelection, Resolved, Selection};
 use h5flight_array::{Error as ArrayError, Reason};
 use h5flight_catalog::model::{DatasetPath, ResolvedVersion, VersionSelector};
@@ -75,6 +76,8 @@ pub struct Planned {
     pub plan: Arc<Plan>,
     /// What is delivered, with all metadata.
     pub schema: SchemaRef,
+    /// What shaped the plan, for the plans of sources.
+    options: Arc<PlanOptions>,
 }
 
 /// Reads: everything from the name to the stream.
@@ -107,15 +110,19 @@ pub async fn plan(service: &Arc<Service>, request: &ReadRequest) -> Result<Plann
 
 fn plan_version(service: &Service, version: Arc<ResolvedVersion>, request: &ReadRequest) -> Result<Planned> {
     refuse_problems(&version)?;
+    let sources: Vec<Vec<SourceView<'_>>> =
+        version.extents.iter().map(|extent| compose::views(&extent.array)).collect();
     let extents: Vec<ExtentView<'_>> = version
         .extents
         .iter()
-        .map(|extent| ExtentView {
+        .zip(&sources)
+        .map(|(extent, sources)| ExtentView {
             first_row: extent.first_row,
             array_row: extent.array_row,
             rows: extent.rows,
             meta: &extent.array.meta,
             inline: extent.array.inline.is_some(),
+            sources,
         })
         .collect();
     let selected = request.selection.resolve(&total_shape(&extents)?)?;
@@ -134,15 +141,14 @@ fn plan_version(service: &Service, version: Arc<ResolvedVersion>, request: &Read
     };
     let plan = Plan::new(&extents, &selected, &options)?;
     let schema = described(&plan.schema(), &version, &selected);
-    Ok(Planned { plan: Arc::new(plan), schema, version })
+    Ok(Planned { plan: Arc::new(plan), schema, options: Arc::new(options), version })
 }
 
 /// A dataset that was listed with a problem, or whose file was quarantined, is refused with the reason found then.
 fn refuse_problems(version: &ResolvedVersion) -> Result<()> {
     for extent in &version.extents {
-        let found = extent.array.problem.as_ref().or(extent.array.file.quarantined.as_ref());
-        if let Some((reason, message)) = found {
-            return Err(Error::new(Reason::from_text(reason).unwrap_or(Reason::MalformedFile), message.clone()));
+        if let Some((reason, message)) = compose::refusal(&extent.array) {
+            return Err(Error::new(reason, message));
         }
     }
     Ok(())

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use h5flight_catalog::Catalog;
 use h5flight_catalog::error::ErrorKind;
-use h5flight_catalog::model::{DatasetPath, ResolvedVersion, VersionSelector};
+use h5flight_catalog::model::{ArrayRecord, DatasetPath, ResolvedVersion, VersionSelector};
 
 use crate::error::Result;
 
@@ -19,6 +19,8 @@ const FRESH: Duration = Duration::from_secs(1);
 const BYTES_MAX: u64 = 128 << 20;
 /// Bytes of a version without its chunks: names, attributes, metadata.
 const VERSION_BYTES: u64 = 4096;
+/// Bytes of a mapping of a virtual array.
+const MAPPING_BYTES: u64 = 256;
 
 /// The versions in memory.
 pub struct Versions {
@@ -30,14 +32,16 @@ pub struct Versions {
 struct Named {
     version: Arc<ResolvedVersion>,
     seen: Instant,
+    /// False where a source of a virtual array lies in another file: when that is registered, or registered anew, the
+    /// same version has other sources.
+    settled: bool,
 }
 
 impl Versions {
     /// In front of a catalogue.
     pub fn new(catalog: Arc<dyn Catalog>) -> Self {
         let weigh = |_: &(DatasetPath, VersionSelector), named: &Named| {
-            let chunks: usize = named.version.extents.iter().map(|extent| extent.array.index.pointers().len()).sum();
-            u32::try_from(VERSION_BYTES + 24 * chunks as u64).unwrap_or(u32::MAX)
+            u32::try_from(weight(&named.version)).unwrap_or(u32::MAX)
         };
         let by_name = moka::sync::Cache::builder().max_capacity(BYTES_MAX).weigher(weigh).build();
         Self { catalog, by_name }
@@ -51,13 +55,13 @@ impl Versions {
         let key = (path.clone(), selector);
         let known = self.by_name.get(&key);
         if let Some(named) = &known
-            && (selector != VersionSelector::Current || named.seen.elapsed() < FRESH)
+            && (named.seen.elapsed() < FRESH || (selector != VersionSelector::Current && named.settled))
         {
             return Ok(Arc::clone(&named.version));
         }
         if let Some(named) = known {
             match self.catalog.current_version(path).await {
-                Ok((version_id, _)) if version_id == named.version.version_id => {
+                Ok((version_id, _)) if version_id == named.version.version_id && named.settled => {
                     self.keep(key, &named.version);
                     return Ok(named.version);
                 }
@@ -97,6 +101,16 @@ impl Versions {
     }
 
     fn keep(&self, key: (DatasetPath, VersionSelector), version: &Arc<ResolvedVersion>) {
-        self.by_name.insert(key, Named { version: Arc::clone(version), seen: Instant::now() });
+        let settled = !version.arrays().into_iter().any(|array| array.names_other_files());
+        self.by_name.insert(key, Named { version: Arc::clone(version), seen: Instant::now(), settled });
     }
+}
+
+/// Memory that a version takes, in bytes, sources of virtual arrays included.
+fn weight(version: &ResolvedVersion) -> u64 {
+    let of_array = |array: &ArrayRecord| {
+        let (chunks, mappings) = (array.index.pointers().len() as u64, array.sources.len() as u64);
+        VERSION_BYTES + 24 * chunks + MAPPING_BYTES * mappings
+    };
+    version.arrays().into_iter().map(|array| of_array(array)).sum()
 }

@@ -63,6 +63,14 @@ impl Pick {
         }
     }
 
+    /// Whether every index between the smallest and the largest one is certainly picked.
+    pub(crate) fn is_gapless(&self) -> bool {
+        match self {
+            Self::Range { step, count, .. } => step.unsigned_abs() == 1 || *count == 1,
+            Self::List(_) => false,
+        }
+    }
+
     /// Distance between neighbours; 1 for lists, which have none.
     pub(crate) fn step(&self) -> i64 {
         match self {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::axis::{Cover, GapRule, Pick, Piece, Spread};
+use super::mapping::Mosaic;
 use super::{Block, BlockId, BlockSource, ByteRange, ExtentView, PlanOptions};
 use crate::codec;
 use crate::error::{Error, Reason, Result};
@@ -75,7 +76,7 @@ pub(crate) struct ExtentPlan {
 pub(crate) enum Blocks {
     /// A fixed grid, whatever is selected: such blocks are cached.
     Grid(Grid),
-    /// Byte ranges of the file, made for each batch.
+    /// Byte ranges of the file or parts of other arrays, made for each batch.
     Raw(Raw),
 }
 
@@ -107,8 +108,7 @@ enum GridKind {
 
 #[derive(Debug)]
 pub(crate) struct Raw {
-    /// Where the array starts in the file.
-    offset: Option<u64>,
+    place: RawPlace,
     /// Bytes from one index to the next, by axis.
     strides: Vec<u64>,
     element_bytes: u64,
@@ -119,6 +119,17 @@ pub(crate) struct Raw {
     pub(crate) row_ranges: u64,
     /// How picked rows are joined.
     pub(crate) row_rule: GapRule,
+}
+
+/// Where the bytes of a raw array are.
+#[derive(Debug)]
+enum RawPlace {
+    /// Nowhere: it was never written.
+    Nowhere,
+    /// In the file, from here on.
+    File(u64),
+    /// In the sources of a virtual array.
+    Sources(Mosaic),
 }
 
 impl ExtentPlan {
@@ -142,8 +153,9 @@ impl ExtentPlan {
         let wanted = Wanted { picks: &picks, ..*wanted };
         let blocks = match (&meta.storage, meta.element.fixed_bytes()) {
             (Storage::Contiguous { offset }, Some(bytes)) if !view.inline && !meta.converted => {
-                Blocks::Raw(Raw::new(&meta, *offset, bytes, &wanted)?)
+                Blocks::Raw(Raw::new(&meta, offset.map_or(RawPlace::Nowhere, RawPlace::File), bytes, &wanted)?)
             }
+            (Storage::Virtual { .. }, _) => virtual_blocks(&meta, view, &wanted, before)?,
             _ => Blocks::Grid(Grid::new(&meta, view.inline, &wanted, before)?),
         };
         Ok(Self { number, first_row: view.first_row, array_row: view.array_row, rows: view.rows, meta, blocks })
@@ -168,36 +180,61 @@ impl ExtentPlan {
     }
 
     /// The block that holds these rows of a raw array.
-    pub(crate) fn raw_block(&self, raw: &Raw, id: BlockId, rows: &Cover, row_axis: usize) -> Block {
+    ///
+    /// # Errors
+    /// Why a source of a virtual array cannot be read.
+    pub(crate) fn raw_block(&self, raw: &Raw, id: BlockId, rows: &Cover, row_axis: usize) -> Result<Block> {
         let covers: Vec<&Cover> = (0..raw.covers.len()).map(|axis| raw.cover(axis, rows, row_axis)).collect();
         let slab = Hyperslab {
             origin: covers.iter().map(|cover| cover.runs.first().map_or(0, |run| run.start)).collect(),
             shape: covers.iter().map(|cover| cover.len).collect(),
         };
-        let source = match raw.offset {
-            Some(offset) => BlockSource::Raw { ranges: raw.ranges(offset, &covers, self.meta.shape()) },
-            None => BlockSource::Fill,
+        let source = match &raw.place {
+            RawPlace::File(offset) => BlockSource::Raw { ranges: raw.ranges(*offset, &covers, self.meta.shape()) },
+            RawPlace::Nowhere => BlockSource::Fill,
+            RawPlace::Sources(mosaic) => match mosaic.copies(&covers, self.meta.shape())? {
+                copies if copies.is_empty() => BlockSource::Fill,
+                copies => BlockSource::Virtual(copies),
+            },
         };
-        Block::new(id, slab, source, &self.meta.element)
+        Ok(Block::new(id, slab, source, &self.meta.element))
     }
 }
 
 /// Refuses what is never read, whatever part of it is asked for.
 pub(crate) fn refuse_unreadable(meta: &ArrayMeta) -> Result<()> {
     match meta.storage {
-        Storage::Virtual => {
-            return Err(Error::new(Reason::VirtualSourceRefused, "the dataset is virtual: its sources are not served"));
-        }
         Storage::External => {
             let message = "the dataset's bytes lie in external files, which are never opened";
             return Err(Error::new(Reason::ExternalStorageRefused, message));
         }
-        Storage::Compact | Storage::Contiguous { .. } | Storage::Chunked { .. } => {}
+        // Of virtual ones it depends on the part, see `mapping`.
+        Storage::Compact | Storage::Contiguous { .. } | Storage::Chunked { .. } | Storage::Virtual { .. } => {}
     }
     match meta.element.unsupported() {
         Some(why) => Err(Error::new(Reason::UnsupportedType, format!("no arrow form for the element type: {why}"))),
         None => Ok(()),
     }
+}
+
+/// A virtual array is put together for each batch; where only libhdf5 can do that, the worker reads boxes of it.
+fn virtual_blocks(
+    meta: &ArrayMeta,
+    view: &ExtentView<'_>,
+    wanted: &Wanted<'_>,
+    before: Option<&ExtentPlan>,
+) -> Result<Blocks> {
+    let mosaic = Mosaic::new(meta, view.sources)?;
+    if mosaic.is_for_the_worker(meta) {
+        return Ok(Blocks::Grid(Grid::new(meta, false, wanted, before)?));
+    }
+    // Elsewhere the picks of axis 0 do not count in rows of the array.
+    let in_array_rows = wanted.rows.axis() > 0 || (view.first_row, view.array_row) == (0, 0);
+    if in_array_rows && wanted.rows != Rows::Points {
+        mosaic.refuse_unreadable(wanted.picks)?;
+    }
+    let element_bytes = estimated_bytes(&meta.element).max(1);
+    Ok(Blocks::Raw(Raw::new(meta, RawPlace::Sources(mosaic), element_bytes, wanted)?))
 }
 
 /// Bytes of an element in a decoded block: exact for fixed types, an estimate for the others.
@@ -344,7 +381,7 @@ fn worker_box(shape: &[u64], element_bytes: u64) -> Vec<u64> {
 }
 
 impl Raw {
-    fn new(meta: &ArrayMeta, offset: Option<u64>, element_bytes: u64, wanted: &Wanted<'_>) -> Result<Self> {
+    fn new(meta: &ArrayMeta, place: RawPlace, element_bytes: u64, wanted: &Wanted<'_>) -> Result<Self> {
         let elements = [meta.elements()?];
         let shape = match wanted.rows {
             Rows::Axis(_) => meta.shape(),
@@ -352,17 +389,23 @@ impl Raw {
         };
         let row_axis = wanted.rows.axis();
         let total = elements[0].checked_mul(element_bytes);
-        if total.and_then(|bytes| bytes.checked_add(offset.unwrap_or(0))).is_none() {
-            let message = format!("array of shape {shape:?} at {offset:?} ends past 2^64 bytes");
+        let offset = if let RawPlace::File(offset) = place { offset } else { 0 };
+        if total.and_then(|bytes| bytes.checked_add(offset)).is_none() {
+            let message = format!("array of shape {shape:?} at {offset} ends past 2^64 bytes");
             return Err(Error::new(Reason::MalformedFile, message));
         }
         let mut strides = vec![element_bytes; shape.len()];
         for axis in (1..shape.len()).rev() {
             strides[axis - 1] = strides[axis] * shape[axis];
         }
+        // What is read along with a part of a source may be what must not be read: nothing is.
+        let exact = matches!(place, RawPlace::Sources(_));
         let rules: Vec<GapRule> = strides
             .iter()
             .map(|stride| {
+                if exact {
+                    return GapRule { distance_max: 1, runs_max: usize::MAX };
+                }
                 let distance_max = (GAP_BYTES_MAX / stride).saturating_add(1).min(GAP_FACTOR_MAX);
                 GapRule { distance_max, runs_max: AXIS_RANGES_MAX }
             })
@@ -372,7 +415,9 @@ impl Raw {
         for axis in (0..shape.len()).filter(|axis| *axis != row_axis) {
             covers[axis] = Cover::of_pick(&wanted.picks[axis], rules[axis]);
         }
-        widen(&mut covers, shape, &strides, row_axis);
+        if !exact {
+            widen(&mut covers, shape, &strides, row_axis);
+        }
         let distance_max = rules.get(row_axis).map_or(1, |rule| rule.distance_max);
         // Batches end before their ranges are too many: joining rows that lie far apart could read the whole array.
         let row_rule = GapRule { distance_max, runs_max: usize::MAX };
@@ -382,8 +427,8 @@ impl Raw {
             let message = format!("{row_bytes} bytes must be read for one row, the most is {most}");
             return Err(Error::new(Reason::ResultTooLarge, message));
         }
-        let mut raw = Self { offset, strides, element_bytes, covers, row_bytes, row_ranges: 1, row_rule };
-        raw.row_ranges = raw.ranges_of_a_row(shape, row_axis);
+        let mut raw = Self { place, strides, element_bytes, covers, row_bytes, row_ranges: 1, row_rule };
+        raw.row_ranges = if exact { 1 } else { raw.ranges_of_a_row(shape, row_axis) };
         if raw.row_ranges > ROW_RANGES_MAX {
             let message =
                 format!("one row lies in {} places of the file, the most is {ROW_RANGES_MAX}", raw.row_ranges);

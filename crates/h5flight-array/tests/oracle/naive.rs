@@ -119,6 +119,7 @@ impl Store {
                 rows: *rows,
                 meta: &array.meta,
                 inline: array.inline,
+                sources: &[],
             })
             .collect()
     }
@@ -235,6 +236,7 @@ impl NaiveArray {
                 self.boxed(block)
             }
             BlockSource::Inline | BlockSource::Stored(_) => self.boxed(block),
+            BlockSource::Virtual(_) => unreachable!("no array here is virtual"),
         };
         let decoded = Decoded::new(Bytes::from(bytes.clone()), block, &self.meta).unwrap();
         assert_eq!(decoded.bytes(), &bytes);

@@ -3,7 +3,7 @@
 //! The common case is two statements: the version with its extents, and its chunk runs. Links and "no such name" are
 //! the slow way, taken only when the name itself is no dataset.
 
-use super::{Db, Store, dialect, fault};
+use super::{Db, Store, dialect, fault, sources};
 use crate::error::{Error, ErrorKind, Level, Result};
 use crate::model::*;
 use crate::names::{self, LINKS_MAX};
@@ -127,7 +127,7 @@ async fn version_at(store: &Store, path: &DatasetPath, selector: VersionSelector
 async fn completed(store: &Store, extents: Vec<VersionRow>) -> Result<Option<ResolvedVersion>> {
     let Some(first) = extents.first() else { return Ok(None) };
     let mut runs: Vec<RunRow> = Vec::new();
-    if extents.iter().any(|extent| extent.chunks > 0) {
+    if extents.iter().any(|extent| extent.array.chunks > 0) {
         runs = sqlx::query_as::<Db, _>(
             "SELECT r.array_id, r.first_number, r.last_number, r.pointers, r.packed FROM chunk_runs r \
              WHERE r.array_id IN (SELECT x.array_id FROM extents x WHERE x.version_id = $1) \
@@ -138,7 +138,9 @@ async fn completed(store: &Store, extents: Vec<VersionRow>) -> Result<Option<Res
         .await
         .map_err(fault)?;
     }
-    rows::version(extents, runs).await.map(Some)
+    let mut version = rows::version(extents, runs).await?;
+    sources::attach(store, &mut version).await?;
+    Ok(Some(version))
 }
 
 /// A dataset that a name means.

@@ -5,7 +5,8 @@ use sqlx::{Executor, PgConnection, Postgres, Transaction};
 
 use super::{PostgresCatalog, fault};
 use crate::error::Result;
-use crate::rows::{EnsuredExperimentRow, LinkOnPathRow, SummaryRow, select_summaries};
+use crate::mosaic::{select_current_arrays, select_file_arrays, select_runs};
+use crate::rows::{self, EnsuredExperimentRow, LinkOnPathRow, SummaryRow, select_summaries};
 use crate::staging::{ArrayRow, LinkRow, LogRow, ObjectRow, RunRow};
 
 /// The statements of a publication go over whole files at once and may take longer than a read; they are planned anew
@@ -238,4 +239,49 @@ pub(super) async fn search(
     .fetch_all(&store.readers)
     .await
     .map_err(fault)
+}
+
+/// Arrays of one file at these paths, among the experiment's of a dataset.
+pub(super) async fn file_arrays(
+    store: &PostgresCatalog,
+    dataset_id: i64,
+    file_id: i64,
+    paths: &[&str],
+) -> Result<Vec<rows::ArrayRow>> {
+    sqlx::query_as(concat!(select_file_arrays!(), "AND a.hdf5_path = ANY ($3)"))
+        .bind(dataset_id)
+        .bind(file_id)
+        .bind(paths)
+        .fetch_all(&store.readers)
+        .await
+        .map_err(fault)
+}
+
+/// Arrays at these paths of files of these names that are current datasets of the experiment of a dataset.
+pub(super) async fn current_arrays(
+    store: &PostgresCatalog,
+    dataset_id: i64,
+    files: &[&str],
+    paths: &[&str],
+) -> Result<Vec<rows::ArrayRow>> {
+    sqlx::query_as(concat!(
+        select_current_arrays!(),
+        "AND f.source_name = ANY ($2) \
+         AND a.hdf5_path = ANY ($3)"
+    ))
+    .bind(dataset_id)
+    .bind(files)
+    .bind(paths)
+    .fetch_all(&store.readers)
+    .await
+    .map_err(fault)
+}
+
+/// The chunk runs of these arrays, in order.
+pub(super) async fn runs_of(store: &PostgresCatalog, arrays: &[i64]) -> Result<Vec<rows::RunRow>> {
+    sqlx::query_as(concat!(select_runs!(), "WHERE r.array_id = ANY ($1) ORDER BY r.array_id, r.run"))
+        .bind(arrays)
+        .fetch_all(&store.readers)
+        .await
+        .map_err(fault)
 }

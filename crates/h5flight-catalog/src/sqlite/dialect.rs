@@ -6,7 +6,8 @@ use sqlx::{QueryBuilder, Sqlite, SqliteConnection, Transaction};
 
 use super::{SqliteCatalog, fault};
 use crate::error::Result;
-use crate::rows::{EnsuredExperimentRow, LinkOnPathRow, SummaryRow, select_summaries};
+use crate::mosaic::{select_current_arrays, select_file_arrays, select_runs};
+use crate::rows::{self, EnsuredExperimentRow, LinkOnPathRow, SummaryRow, select_summaries};
 use crate::staging::{ArrayRow, LinkRow, LogRow, ObjectRow, RunRow};
 
 pub(super) async fn begin(store: &SqliteCatalog) -> Result<Transaction<'static, Sqlite>> {
@@ -220,6 +221,54 @@ pub(super) async fn search(
     .bind(experiment)
     .bind(dataset)
     .bind(limit)
+    .fetch_all(&store.readers)
+    .await
+    .map_err(fault)
+}
+
+/// Arrays of one file at these paths, among the experiment's of a dataset.
+pub(super) async fn file_arrays(
+    store: &SqliteCatalog,
+    dataset_id: i64,
+    file_id: i64,
+    paths: &[&str],
+) -> Result<Vec<rows::ArrayRow>> {
+    sqlx::query_as(concat!(select_file_arrays!(), "AND a.hdf5_path IN (SELECT value FROM json_each($3))"))
+        .bind(dataset_id)
+        .bind(file_id)
+        .bind(list(paths))
+        .fetch_all(&store.readers)
+        .await
+        .map_err(fault)
+}
+
+/// Arrays at these paths of files of these names that are current datasets of the experiment of a dataset.
+pub(super) async fn current_arrays(
+    store: &SqliteCatalog,
+    dataset_id: i64,
+    files: &[&str],
+    paths: &[&str],
+) -> Result<Vec<rows::ArrayRow>> {
+    sqlx::query_as(concat!(
+        select_current_arrays!(),
+        "AND f.source_name IN (SELECT value FROM json_each($2)) \
+         AND a.hdf5_path IN (SELECT value FROM json_each($3))"
+    ))
+    .bind(dataset_id)
+    .bind(list(files))
+    .bind(list(paths))
+    .fetch_all(&store.readers)
+    .await
+    .map_err(fault)
+}
+
+/// The chunk runs of these arrays, in order.
+pub(super) async fn runs_of(store: &SqliteCatalog, arrays: &[i64]) -> Result<Vec<rows::RunRow>> {
+    sqlx::query_as(concat!(
+        select_runs!(),
+        "WHERE r.array_id IN (SELECT value FROM json_each($1)) ORDER BY r.array_id, r.run"
+    ))
+    .bind(list(arrays))
     .fetch_all(&store.readers)
     .await
     .map_err(fault)

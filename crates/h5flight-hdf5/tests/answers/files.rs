@@ -17,7 +17,7 @@ use hdf5_sys::h5d::{H5D_CHUNK_DONT_FILTER_PARTIAL_CHUNKS, H5Dclose, H5Dcreate2, 
 use hdf5_sys::h5i::hid_t;
 use hdf5_sys::h5p::*;
 use hdf5_sys::h5r::{H5R_OBJECT1, H5Rcreate};
-use hdf5_sys::h5s::{H5S_ALL, H5S_NULL, H5Screate, H5Screate_simple};
+use hdf5_sys::h5s::{H5S_ALL, H5S_NULL, H5S_SELECT_SET, H5Screate, H5Screate_simple, H5Sselect_hyperslab};
 use hdf5_sys::h5t::*;
 use hdf5_sys::h5z::H5Z_FLAG_OPTIONAL;
 
@@ -344,6 +344,33 @@ pub(crate) fn virtual_dataset(file: &hdf5::File, path: &str) {
         good(H5Pset_virtual(properties, space, c"other.h5".as_ptr(), c"/x".as_ptr(), space));
         good(H5Dclose(create(file, path, *H5T_STD_U8LE, (4, properties))));
     }
+}
+
+/// A part of a virtual dataset and the source of which it is the first elements.
+pub(crate) struct Mapping {
+    pub(crate) file: &'static str,
+    pub(crate) source: &'static str,
+    /// Start, stride, count, block.
+    pub(crate) slab: (u64, u64, u64, u64),
+}
+
+/// Bytes that lie in other datasets of six bytes.
+pub(crate) fn virtual_of(file: &hdf5::File, path: &str, length: u64, mappings: &[Mapping]) {
+    let (properties, six) = (creation_properties(), 6);
+    for Mapping { file, source, slab: (start, stride, count, block) } in mappings {
+        let (zero, elements) = (0, count * block);
+        // SAFETY: the names are copied, the spaces alive, and each has one axis.
+        unsafe {
+            let to = good(H5Screate_simple(1, &raw const length, std::ptr::null()));
+            good(H5Sselect_hyperslab(to, H5S_SELECT_SET, start, stride, count, block));
+            let from = good(H5Screate_simple(1, &raw const six, std::ptr::null()));
+            let (start, count) = (&raw const zero, &raw const elements);
+            good(H5Sselect_hyperslab(from, H5S_SELECT_SET, start, std::ptr::null(), count, std::ptr::null()));
+            good(H5Pset_virtual(properties, to, name(file).as_ptr(), name(source).as_ptr(), from));
+        }
+    }
+    // SAFETY: the dataset was just created.
+    good(unsafe { H5Dclose(create(file, path, *H5T_STD_U8LE, (length, properties))) });
 }
 
 /// Four 32-bit integers in one chunk, whose stored bytes and filter are as given.

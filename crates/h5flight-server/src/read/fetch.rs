@@ -15,12 +15,13 @@ use h5flight_array::file::{ByteRange, StoredFile};
 use h5flight_array::index::ChunkPointer;
 use h5flight_array::inspect::Hyperslab;
 use h5flight_array::meta::{ArrayMeta, Storage, product};
-use h5flight_array::plan::{Block, BlockId, BlockSource, Plan};
+use h5flight_array::plan::{Block, BlockId, BlockSource, Plan, PlanOptions};
 use h5flight_array::{Error as ArrayError, Reason};
-use h5flight_catalog::model::{ArrayRecord, FilePlace, ResolvedVersion};
+use h5flight_catalog::model::{ArrayRecord, FilePlace};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::compose::{compose, sources_bytes};
 use super::stats::{ReadStats, Tier};
 use super::{Planned, internal};
 use crate::blocking::Lane;
@@ -50,8 +51,11 @@ thread_local! {
 
 /// Fetches the blocks of one read.
 pub(super) struct Fetcher {
-    service: Arc<Service>,
-    version: Arc<ResolvedVersion>,
+    pub(super) service: Arc<Service>,
+    /// How the sources of virtual arrays are planned.
+    pub(super) options: Arc<PlanOptions>,
+    /// By extent.
+    arrays: Vec<Arc<ArrayRecord>>,
     files: HashMap<i64, Arc<StoredFile>>,
     /// By extent; `None` where nothing is decoded here.
     pipelines: Vec<Option<Pipeline>>,
@@ -62,6 +66,13 @@ pub(super) struct Fetcher {
 struct Group {
     blocks: Vec<Arc<Decoded>>,
     grown: Option<Arc<OwnedSemaphorePermit>>,
+}
+
+/// A block that is to be fetched.
+pub(super) struct Wanted {
+    pub(super) block: Block,
+    /// Memory that fetching it takes, in bytes.
+    pub(super) bytes: u64,
 }
 
 /// A group of blocks on its way. Dropping it stops the fetch.
@@ -104,77 +115,94 @@ impl Fetcher {
         files: HashMap<i64, Arc<StoredFile>>,
         stats: Arc<ReadStats>,
     ) -> Result<Self> {
-        let (service, version) = (Arc::clone(service), Arc::clone(&planned.version));
-        let pipelines = version.extents.iter().map(|extent| pipeline(&extent.array.meta)).collect::<Result<_>>()?;
-        Ok(Self { service, version, files, pipelines, stats })
+        let arrays: Vec<_> = planned.version.extents.iter().map(|extent| Arc::clone(&extent.array)).collect();
+        let pipelines = arrays.iter().map(|array| pipeline(&array.meta)).collect::<Result<_>>()?;
+        let (service, options) = (Arc::clone(service), Arc::clone(&planned.options));
+        Ok(Self { service, options, arrays, files, pipelines, stats })
     }
 
-    /// What a block of the plan is.
+    /// Fetches the blocks of one source of a virtual array. Its file is opened, and must be the one that was indexed,
+    /// unless it is the file of the virtual array, which is open.
     ///
     /// # Errors
-    /// `chunk_too_large` for a chunk that claims to decode to absurdly more than it has stored.
-    pub(super) fn block(&self, plan: &Plan, id: BlockId) -> Result<Block> {
-        let block = plan.block(id, &self.array(id).index)?;
-        let ratio_max = self.service.config.decode_ratio_max;
-        match (&block.source, block.decoded_bytes) {
-            (BlockSource::Stored(pointer), Some(decoded))
-                if decoded > RATIO_CHUNK_BYTES_MIN.max(ratio_max.saturating_mul(u64::from(pointer.bytes))) =>
-            {
-                let message = format!(
-                    "chunk {} has {} stored bytes and declares {decoded}: more than {ratio_max} for each \
-                     (decode_ratio_max)",
-                    pointer.number, pointer.bytes
-                );
-                Err(Error::new(Reason::ChunkTooLarge, message))
+    /// `file_changed` and what opening a file finds.
+    pub(super) async fn of_source(&self, source: &Arc<ArrayRecord>) -> Result<Self> {
+        let file = match self.files.get(&source.file.id) {
+            Some(file) => Arc::clone(file),
+            None => {
+                let (files, record) = (Arc::clone(&self.service.files), Arc::clone(&source.file));
+                let open = move || files.open_unchanged(&record);
+                Arc::new(self.service.blocking.run(Lane::Deliver, open).await?)
             }
-            _ => Ok(block),
-        }
+        };
+        Ok(Self {
+            service: Arc::clone(&self.service),
+            options: Arc::clone(&self.options),
+            arrays: vec![Arc::clone(source)],
+            files: HashMap::from([(source.file.id, file)]),
+            pipelines: vec![pipeline(&source.meta)?],
+            stats: Arc::clone(&self.stats),
+        })
     }
 
-    /// Memory that fetching a block takes, in bytes.
-    pub(super) fn reserved_bytes(block: &Block) -> u64 {
-        let decoded = block.decoded_bytes.unwrap_or(PACKED_BLOCK_BYTES);
-        match &block.source {
-            BlockSource::Inline => 0,
-            BlockSource::Stored(pointer) => decoded.saturating_add(u64::from(pointer.bytes)),
-            BlockSource::Fill | BlockSource::Raw { .. } | BlockSource::Worker(_) => decoded,
+    /// What a block of the plan is, and what fetching it takes.
+    ///
+    /// # Errors
+    /// `chunk_too_large` for a chunk that claims to decode to absurdly more than it has stored; of a virtual array why a
+    /// source cannot be read.
+    pub(super) fn block(&self, plan: &Plan, id: BlockId) -> Result<Wanted> {
+        let array = self.array(id);
+        let block = plan.block(id, &array.index)?;
+        let ratio_max = self.service.config.decode_ratio_max;
+        if let (BlockSource::Stored(pointer), Some(decoded)) = (&block.source, block.decoded_bytes)
+            && decoded > RATIO_CHUNK_BYTES_MIN.max(ratio_max.saturating_mul(u64::from(pointer.bytes)))
+        {
+            let message = format!(
+                "chunk {} has {} stored bytes and declares {decoded}: more than {ratio_max} for each \
+                 (decode_ratio_max)",
+                pointer.number, pointer.bytes
+            );
+            return Err(Error::new(Reason::ChunkTooLarge, message));
         }
+        let bytes = reserved_bytes(array, &block, &self.options)?;
+        Ok(Wanted { block, bytes })
     }
 
     /// Sets the fetch of blocks going, in groups; `reserved` is divided among them.
     pub(super) fn start(
         self: &Arc<Self>,
-        blocks: Vec<Block>,
+        blocks: Vec<Wanted>,
         mut reserved: Option<OwnedSemaphorePermit>,
     ) -> Vec<Fetching> {
-        let mut groups: Vec<Vec<Block>> = Vec::new();
-        let mut group_bytes = 0;
-        for block in blocks {
-            let bytes = Self::reserved_bytes(&block);
-            let fits =
-                groups.last().is_some_and(|group| belongs(group, &block) && group_bytes + bytes <= group_limit(&block));
-            if fits {
-                group_bytes += bytes;
-                groups.last_mut().expect("a block fits into a group that is there").push(block);
+        let mut groups: Vec<Vec<Wanted>> = Vec::new();
+        let mut group_bytes = 0u64;
+        for wanted in blocks {
+            let Wanted { ref block, bytes } = wanted;
+            let together = group_bytes.saturating_add(bytes);
+            if groups.last().is_some_and(|group| belongs(group, block) && together <= group_limit(block)) {
+                group_bytes = together;
+                groups.last_mut().expect("a block fits into a group that is there").push(wanted);
             } else {
                 group_bytes = bytes;
-                groups.push(vec![block]);
+                groups.push(vec![wanted]);
             }
         }
-        let start = |group: Vec<Block>| {
-            let blocks: Vec<_> = group.iter().map(|block| (block.id, Self::reserved_bytes(block))).collect();
-            let wanted = units(&self.service, blocks.iter().map(|(_, bytes)| bytes).sum()) as usize;
+        let start = |group: Vec<Wanted>| {
+            let blocks: Vec<_> = group.iter().map(|wanted| (wanted.block.id, wanted.bytes)).collect();
+            let group: Vec<Block> = group.into_iter().map(|wanted| wanted.block).collect();
+            let bytes = blocks.iter().map(|(_, bytes)| *bytes).fold(0, u64::saturating_add);
+            let wanted = units(&self.service, bytes) as usize;
             let own = reserved.as_mut().and_then(|all| all.split(wanted.min(all.num_permits())));
             let fetcher = Arc::clone(self);
-            let group = AbortOnDropHandle::new(tokio::spawn(async move { fetcher.fetch(group).await }));
+            let group = AbortOnDropHandle::new(tokio::spawn(async move { fetcher.fetch(group, bytes).await }));
             Fetching { group, blocks, reserved: own }
         };
         groups.into_iter().map(start).collect()
     }
 
     /// The blocks of one group, in its order.
-    async fn fetch(&self, group: Vec<Block>) -> Result<Group> {
-        let mut growth = Growth::new(&self.service, group.iter().map(Self::reserved_bytes).sum());
+    async fn fetch(&self, group: Vec<Block>, reserved_bytes: u64) -> Result<Group> {
+        let mut growth = Growth::new(&self.service, reserved_bytes);
         let mut found: Vec<Option<Arc<Decoded>>> = vec![None; group.len()];
         while found.iter().any(Option::is_none) {
             let mut duties = Vec::new();
@@ -216,7 +244,7 @@ impl Fetcher {
                 ready(Tier::Inline, Decoded::new(values, block, &array.meta)?)
             }
             BlockSource::Fill => ready(Tier::Fill, Decoded::fill(block, &array.meta)?),
-            BlockSource::Raw { .. } => Ok(Step::Duty(None)),
+            BlockSource::Raw { .. } | BlockSource::Virtual(_) => Ok(Step::Duty(None)),
             BlockSource::Stored(_) | BlockSource::Worker(_) => {
                 match self.service.memory.look_up(BlockKey { array: array.identity, number: block.id.number }) {
                     Lookup::Hit(decoded) => {
@@ -245,6 +273,14 @@ impl Fetcher {
         let blocks: Vec<&Block> = duties.iter().map(|duty| &group[duty.at]).collect();
         let fetched = match blocks[0].source {
             BlockSource::Worker(_) => self.ask_worker(&blocks, growth).await?,
+            BlockSource::Virtual(_) => {
+                let mut composed = Vec::with_capacity(blocks.len());
+                for block in blocks {
+                    // A source may be virtual itself.
+                    composed.push(Box::pin(compose(self, block, growth)).await?);
+                }
+                composed
+            }
             _ => self.read_file(&blocks).await?,
         };
         for (duty, decoded) in duties.into_iter().zip(fetched) {
@@ -308,13 +344,12 @@ impl Fetcher {
 
     async fn read_file(&self, blocks: &[&Block]) -> Result<Vec<Decoded>> {
         let id = blocks[0].id;
-        let (version, extent) = (Arc::clone(&self.version), id.extent as usize);
-        let (file, pipeline) = (self.file(self.array(id))?, self.pipelines[extent].clone());
+        let array = Arc::clone(&self.arrays[id.extent as usize]);
+        let (file, pipeline) = (self.file(&array)?, self.pipelines[id.extent as usize].clone());
         let (stats, count) = (Arc::clone(&self.stats), blocks.len() as u64);
         let blocks: Vec<Block> = blocks.iter().map(|block| (*block).clone()).collect();
         let read = move || {
-            let array = &version.extents[extent].array;
-            let decoded = read_blocks(&file, array, pipeline.as_ref(), &blocks, &stats)?;
+            let decoded = read_blocks(&file, &array, pipeline.as_ref(), &blocks, &stats)?;
             Ok::<_, Error>(decoded)
         };
         let decoded = self.service.blocking.run(Lane::Decode, read).await?;
@@ -322,8 +357,8 @@ impl Fetcher {
         Ok(decoded)
     }
 
-    fn array(&self, id: BlockId) -> &ArrayRecord {
-        &self.version.extents[id.extent as usize].array
+    pub(super) fn array(&self, id: BlockId) -> &ArrayRecord {
+        &self.arrays[id.extent as usize]
     }
 
     fn file(&self, array: &ArrayRecord) -> Result<Arc<StoredFile>> {
@@ -345,17 +380,42 @@ struct Duty {
     claim: Option<Claim>,
 }
 
+/// Memory that fetching a block takes, in bytes.
+///
+/// # Errors
+/// Why a source of a virtual array cannot be read.
+pub(super) fn reserved_bytes(array: &ArrayRecord, block: &Block, options: &PlanOptions) -> Result<u64> {
+    let decoded = block.decoded_bytes.unwrap_or(PACKED_BLOCK_BYTES);
+    Ok(match &block.source {
+        BlockSource::Inline => 0,
+        BlockSource::Stored(pointer) => decoded.saturating_add(u64::from(pointer.bytes)),
+        BlockSource::Fill | BlockSource::Raw { .. } | BlockSource::Worker(_) => decoded,
+        // Beside the block one batch of a source, its blocks and its values in order.
+        BlockSource::Virtual(copies) => {
+            decoded.saturating_mul(2).saturating_add(sources_bytes(array, copies, options)?)
+        }
+    })
+}
+
 /// Whether a block can be fetched together with a group: same array, same way.
-fn belongs(group: &[Block], block: &Block) -> bool {
-    let by_worker = |block: &Block| matches!(block.source, BlockSource::Worker(_));
-    let first = &group[0];
-    group.len() < GROUP_BLOCKS_MAX && first.id.extent == block.id.extent && by_worker(first) == by_worker(block)
+fn belongs(group: &[Wanted], block: &Block) -> bool {
+    let way = |block: &Block| match block.source {
+        BlockSource::Worker(_) => 1,
+        BlockSource::Virtual(_) => 2,
+        BlockSource::Inline | BlockSource::Stored(_) | BlockSource::Fill | BlockSource::Raw { .. } => 0,
+    };
+    let first = &group[0].block;
+    group.len() < GROUP_BLOCKS_MAX && first.id.extent == block.id.extent && way(first) == way(block)
 }
 
 fn group_limit(block: &Block) -> u64 {
     match block.source {
         BlockSource::Worker(_) => WORKER_GROUP_BYTES,
-        BlockSource::Inline | BlockSource::Stored(_) | BlockSource::Fill | BlockSource::Raw { .. } => GROUP_BYTES,
+        BlockSource::Inline
+        | BlockSource::Stored(_)
+        | BlockSource::Fill
+        | BlockSource::Raw { .. }
+        | BlockSource::Virtual(_) => GROUP_BYTES,
     }
 }
 
@@ -398,7 +458,7 @@ fn read_blocks(
                     .map_err(|error| name_chunk(error, pointer))?
             }
             BlockSource::Raw { ranges } => joined(stored.by_ref().take(ranges.len())),
-            BlockSource::Inline | BlockSource::Fill | BlockSource::Worker(_) => {
+            BlockSource::Inline | BlockSource::Fill | BlockSource::Worker(_) | BlockSource::Virtual(_) => {
                 return Err(Error::new(Reason::Internal, "a block that is in no file was to be read from one"));
             }
         };
@@ -427,7 +487,7 @@ fn ranges(block: &Block) -> Vec<ByteRange> {
         BlockSource::Raw { ranges } => {
             ranges.iter().map(|range| ByteRange { offset: range.offset, bytes: range.bytes }).collect()
         }
-        BlockSource::Inline | BlockSource::Fill | BlockSource::Worker(_) => Vec::new(),
+        BlockSource::Inline | BlockSource::Fill | BlockSource::Worker(_) | BlockSource::Virtual(_) => Vec::new(),
     }
 }
 

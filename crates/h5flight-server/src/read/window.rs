@@ -117,11 +117,11 @@ impl Window {
                     wanted.push(self.fetcher.block(&self.plan, *id)?);
                 }
             }
-            let bytes = wanted.iter().map(Fetcher::reserved_bytes).sum();
+            let bytes = wanted.iter().map(|wanted| wanted.bytes).fold(0, u64::saturating_add);
             let reserved = if self.next <= at {
                 Some(reserve(&self.service, &self.service.read_memory, units(&self.service, bytes)).await?)
             } else if bytes > 0 {
-                if self.ahead_bytes + bytes > AHEAD_BYTES {
+                if self.ahead_bytes.saturating_add(bytes) > AHEAD_BYTES {
                     return Ok(());
                 }
                 let free = Arc::clone(&self.service.read_memory).try_acquire_many_owned(units(&self.service, bytes));
@@ -133,7 +133,7 @@ impl Window {
             for id in batch.blocks() {
                 *self.asked.entry(*id).or_default() += 1;
             }
-            self.ahead_bytes += bytes;
+            self.ahead_bytes = self.ahead_bytes.saturating_add(bytes);
             self.fetching.extend(self.fetcher.start(wanted, reserved));
             self.upcoming.push_back(batch);
             self.next += 1;
