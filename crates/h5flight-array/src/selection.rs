@@ -25,7 +25,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::error::{Error, Reason, Result};
-use crate::meta::RANK_MAX;
+use crate::meta::{RANK_MAX, product};
 use crate::plan::axis::Pick;
 
 pub use self::points::{ElementMask, POINTS_MAX, Points};
@@ -390,17 +390,24 @@ pub struct Resolved {
 }
 
 impl Resolved {
-    /// A selection that was made by axis.
+    /// A selection that was made otherwise than from what a client wrote.
     ///
     /// # Errors
     /// `out_of_bounds` where it does not lie inside the shape.
-    pub(crate) fn of_axes(axes: Vec<AxisSelection>, shape: &[u64]) -> Result<Self> {
-        let inside =
+    pub(crate) fn of_picked(picked: Picked, shape: &[u64]) -> Result<Self> {
+        let axis_inside =
             |(axis, size): (&AxisSelection, &u64)| Pick::new(axis).bounds().is_none_or(|(_, high)| high < *size);
-        if axes.len() != shape.len() || !axes.iter().zip(shape).all(inside) {
+        let inside = match &picked {
+            Picked::Axes(axes) => axes.len() == shape.len() && axes.iter().zip(shape).all(axis_inside),
+            Picked::Elements(positions) => {
+                let elements = product(shape).unwrap_or(u64::MAX);
+                positions.iter().all(|position| *position < elements)
+            }
+        };
+        if !inside {
             return Err(Error::new(Reason::OutOfBounds, format!("a selection that leaves the shape {shape:?}")));
         }
-        Ok(Self { picked: Picked::Axes(axes), fields: Vec::new(), source_shape: shape.to_vec(), text: None })
+        Ok(Self { picked, fields: Vec::new(), source_shape: shape.to_vec(), text: None })
     }
 
     /// Which elements.

@@ -12,7 +12,7 @@ use h5flight_array::meta::{
 use h5flight_array::plan::{
     BatchPlan, Block, BlockSource, ExtentView, Layout, Plan, PlanOptions, SourceView, total_shape,
 };
-use h5flight_array::selection::{AxisSelection, Item, Selection};
+use h5flight_array::selection::{AxisSelection, Item, Part, Picked, Points, Selection};
 use h5flight_array::{Error, Reason};
 use proptest::prelude::*;
 
@@ -163,6 +163,9 @@ impl NaiveArray {
     fn expected(&self, selection: &Selection) -> Vec<u32> {
         let shape = self.meta.shape();
         let selected = selection.resolve(shape).unwrap();
+        if let Picked::Elements(positions) = selected.picked() {
+            return positions.iter().map(|position| self.values[*position as usize]).collect();
+        }
         let axes: Vec<Vec<u64>> = selected
             .axes()
             .iter()
@@ -295,6 +298,11 @@ impl Choices {
     }
 
     fn selection(&mut self, shape: &[u64]) -> Selection {
+        if self.below(4) == 3 {
+            let count = self.below(12);
+            let points = (0..count).flat_map(|_| shape.to_vec()).map(|size| self.below(size) as i64).collect();
+            return Selection::of(Part::Points(Points::new(shape.len(), points).unwrap()), Vec::new()).unwrap();
+        }
         let item = |size: &u64, choices: &mut Self| {
             let size = *size as i64;
             match choices.below(6) {
@@ -364,6 +372,12 @@ fn only_what_reaches_a_source_that_is_not_served_is_refused() {
     for refused in ["", "2", "1:3", "::2", "[3,2]", "2, 4", ":, 0", "::-1"] {
         assert_eq!(reason(&array, refused), Some(Reason::VirtualSourceRefused), "{refused}");
     }
+    let points = |points: Vec<i64>| {
+        let points = Selection::of(Part::Points(Points::new(2, points).unwrap()), Vec::new()).unwrap();
+        array.read(&points, &PlanOptions::default()).map_err(|error| error.reason)
+    };
+    assert_eq!(points(vec![4, 4, 1, 2, 0, 0]), Ok(vec![7, 12, 10]));
+    assert_eq!(points(vec![4, 4, 2, 2]), Err(Reason::VirtualSourceRefused));
     let selected = Selection::parse("1:3").unwrap().resolve(&[5, 5]).unwrap();
     let planned = array.with_view(|view| Plan::new(&[*view], &selected, &PlanOptions::default()).map(drop));
     assert_eq!(planned.unwrap_err().message, "not served", "a range is refused before anything is read");

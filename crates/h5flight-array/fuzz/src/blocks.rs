@@ -29,8 +29,8 @@ pub fn cached_values(data: &[u8]) -> u64 {
     if meta.check().is_err() {
         return 0;
     }
-    let view =
-        ExtentView { first_row: 0, array_row: 0, rows: shape.first().copied().unwrap_or(1), meta: &meta, inline: true };
+    let rows = shape.first().copied().unwrap_or(1);
+    let view = ExtentView { first_row: 0, array_row: 0, rows, meta: &meta, inline: true, sources: &[] };
     let options = PlanOptions {
         layout,
         strings,

@@ -28,7 +28,7 @@ pub fn plans(data: &[u8]) -> u64 {
             let size = meta.shape().first().copied().unwrap_or(1);
             let array_row = if input.coin() { input.number().min(size) } else { 0 };
             let rows = if input.coin() { input.number() } else { size - array_row };
-            let view = ExtentView { first_row, array_row, rows, meta, inline: input.below(8) == 7 };
+            let view = ExtentView { first_row, array_row, rows, meta, inline: input.below(8) == 7, sources: &[] };
             first_row = first_row.wrapping_add(rows);
             view
         })

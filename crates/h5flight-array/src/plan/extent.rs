@@ -192,7 +192,7 @@ impl ExtentPlan {
         let source = match &raw.place {
             RawPlace::File(offset) => BlockSource::Raw { ranges: raw.ranges(*offset, &covers, self.meta.shape()) },
             RawPlace::Nowhere => BlockSource::Fill,
-            RawPlace::Sources(mosaic) => match mosaic.copies(&covers)? {
+            RawPlace::Sources(mosaic) => match mosaic.copies(&covers, self.meta.shape())? {
                 copies if copies.is_empty() => BlockSource::Fill,
                 copies => BlockSource::Virtual(copies),
             },
@@ -225,17 +225,12 @@ fn virtual_blocks(
     before: Option<&ExtentPlan>,
 ) -> Result<Blocks> {
     let mosaic = Mosaic::new(meta, view.sources)?;
-    // Single elements would be as many parts of sources: the worker looks them up where it may.
-    let points = matches!(wanted.rows, Rows::Points);
-    if mosaic.is_for_the_worker(meta) || (points && mosaic.worker_may_read(meta)) {
+    if mosaic.is_for_the_worker(meta) {
         return Ok(Blocks::Grid(Grid::new(meta, false, wanted, before)?));
     }
-    if points {
-        let message = "single elements of a virtual dataset over several files cannot be selected; ask for a box";
-        return Err(Error::new(Reason::BadSelection, message));
-    }
     // Elsewhere the picks of axis 0 do not count in rows of the array.
-    if wanted.rows.axis() > 0 || (view.first_row, view.array_row) == (0, 0) {
+    let in_array_rows = wanted.rows.axis() > 0 || (view.first_row, view.array_row) == (0, 0);
+    if in_array_rows && wanted.rows != Rows::Points {
         mosaic.refuse_unreadable(wanted.picks)?;
     }
     let element_bytes = estimated_bytes(&meta.element).max(1);

@@ -5,6 +5,7 @@
 //! the axes, and a block of the virtual array meets a mapping in the product of what its axes meet. What no mapping
 //! reaches is the fill value; what a mapping reaches that cannot be read is an error, never the fill value.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::axis::{Cover, Pick};
@@ -12,7 +13,11 @@ use super::{ExtentView, Plan, PlanOptions};
 use crate::error::{Error, Reason, Result};
 use crate::meta::{ArrayMeta, SlabAxis, Storage, VirtualMapping, product};
 use crate::plan::Layout;
-use crate::selection::{AxisSelection, Resolved};
+use crate::selection::points::coordinates_of;
+use crate::selection::{AxisSelection, Picked, Resolved};
+
+/// Comparisons of points with mappings for one block: half a second.
+const POINT_LOOKS_MAX: usize = 1 << 26;
 
 /// What a plan knows of the source of a mapping.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +34,7 @@ pub enum SourceView<'a> {
 pub struct VirtualCopy {
     /// Number of the mapping.
     pub mapping: u32,
-    selected: Vec<AxisSelection>,
+    selected: Picked,
     /// By axis of the block; none is empty.
     pub(crate) places: Vec<Vec<Range<u64>>>,
 }
@@ -40,7 +45,7 @@ impl VirtualCopy {
     /// # Errors
     /// As [`Plan::new`].
     pub fn plan(&self, source: &ExtentView<'_>, options: &PlanOptions) -> Result<Plan> {
-        let selected = Resolved::of_axes(self.selected.clone(), source.meta.shape())?;
+        let selected = Resolved::of_picked(self.selected.clone(), source.meta.shape())?;
         let options = PlanOptions {
             layout: Layout::Tensor,
             result_bytes_max: None,
@@ -67,7 +72,14 @@ struct Tile {
     number: u32,
     /// By axis of the virtual array.
     axes: Vec<Line>,
-    source: Result<Vec<SourceAxis>, Unreadable>,
+    source: Result<Readable, Unreadable>,
+}
+
+/// How the source of a tile is read.
+#[derive(Debug)]
+struct Readable {
+    axes: Vec<SourceAxis>,
+    shape: Vec<u64>,
 }
 
 #[derive(Debug)]
@@ -76,6 +88,14 @@ enum SourceAxis {
     At(u64),
     /// Follows an axis of the virtual array.
     Follows(usize, Line),
+}
+
+/// Points of a block that lie in one tile.
+#[derive(Debug, Default)]
+struct TilePoints {
+    /// Positions in the source; `None` where that is a scalar.
+    positions: Option<Vec<u64>>,
+    places: Vec<Range<u64>>,
 }
 
 /// Why a tile cannot be read.
@@ -109,14 +129,11 @@ impl Mosaic {
 
     /// Whether libhdf5 must read the array, and may: some tile only it can put together, and no other file is needed.
     pub(crate) fn is_for_the_worker(&self, meta: &ArrayMeta) -> bool {
-        self.tiles.iter().any(|tile| tile.source.is_err()) && self.worker_may_read(meta)
-    }
-
-    /// Whether libhdf5 can put the whole array together and needs no other file for it.
-    pub(crate) fn worker_may_read(&self, meta: &ArrayMeta) -> bool {
         let Storage::Virtual { mappings } = &meta.storage else { return false };
-        let mut unreadable = self.tiles.iter().filter_map(|tile| tile.source.as_ref().err());
-        mappings.iter().all(|mapping| mapping.file.is_none()) && unreadable.all(|found| found.by_library)
+        let unreadable = || self.tiles.iter().filter_map(|tile| tile.source.as_ref().err());
+        mappings.iter().all(|mapping| mapping.file.is_none())
+            && unreadable().next().is_some()
+            && unreadable().all(|found| found.by_library)
     }
 
     /// Refuses a selection that certainly reaches what cannot be read. Of steps and lists it is found out when their
@@ -132,22 +149,60 @@ impl Mosaic {
         worst.map_or(Ok(()), |found| Err(Error::new(found.reason, found.message.clone())))
     }
 
-    /// What to copy for a block that covers these indices, in the order of the mappings.
+    /// What to copy for a block that covers these indices, in the order of the mappings. Where the rows are points, there
+    /// is one cover: of positions in C order.
     ///
     /// # Errors
     /// Why a tile that the block reaches cannot be read.
-    pub(crate) fn copies(&self, covers: &[&Cover]) -> Result<Vec<VirtualCopy>> {
+    pub(crate) fn copies(&self, covers: &[&Cover], shape: &[u64]) -> Result<Vec<VirtualCopy>> {
+        if let ([points], true) = (covers, shape.len() > 1) {
+            return self.copies_of_points(points, shape);
+        }
         let rows = covers.first().and_then(|cover| Some((cover.runs.first()?.start, cover.runs.last()?.end - 1)));
         // A scalar has no row, and its tiles lie at 0.
         let (first, last) = rows.unwrap_or((0, 0));
-        let from = self.reach.partition_point(|reach| *reach < first);
-        let to = self.tiles.partition_point(|tile| tile.first_row() <= last);
         let mut copies = Vec::new();
-        for tile in self.tiles.get(from..to).unwrap_or_default() {
+        for tile in &self.tiles[self.near(first, last)] {
             copies.extend(tile.copy(covers)?);
         }
         copies.sort_unstable_by_key(|copy| copy.mapping);
         Ok(copies)
+    }
+
+    /// The tiles that may reach these rows.
+    fn near(&self, first: u64, last: u64) -> Range<usize> {
+        let from = self.reach.partition_point(|reach| *reach < first);
+        let to = self.tiles.partition_point(|tile| tile.first_row() <= last);
+        from.min(to)..to
+    }
+
+    fn copies_of_points(&self, points: &Cover, shape: &[u64]) -> Result<Vec<VirtualCopy>> {
+        let mut found: BTreeMap<u32, TilePoints> = BTreeMap::new();
+        let (mut index, mut looks) = (Vec::new(), 0);
+        for (place, position) in (0..).zip(points.runs.iter().flat_map(Clone::clone)) {
+            coordinates_of(position, shape, &mut index);
+            let near = self.near(index[0], index[0]);
+            looks += near.len();
+            if looks > POINT_LOOKS_MAX {
+                let message = format!("points among too many mappings: more than {POINT_LOOKS_MAX} to compare");
+                return Err(Error::new(Reason::ResultTooLarge, message));
+            }
+            for tile in &self.tiles[near] {
+                if let Some(of_source) = tile.position(&index)? {
+                    let TilePoints { positions, places } = found.entry(tile.number).or_default();
+                    if !tile.readable()?.shape.is_empty() {
+                        positions.get_or_insert_default().push(of_source);
+                    }
+                    extend(places, place, 1);
+                }
+            }
+        }
+        let copy = |(mapping, TilePoints { positions, places })| {
+            // A scalar has no axis to have points on, and is mapped to one element.
+            let selected = positions.map_or(Picked::Axes(Vec::new()), |found| Picked::Elements(found.into()));
+            VirtualCopy { mapping, selected, places: vec![places] }
+        };
+        Ok(found.into_iter().map(copy).collect())
     }
 }
 
@@ -157,7 +212,8 @@ impl Tile {
         let mut axes: Vec<Line> =
             mapping.slab.iter().zip(meta.shape()).map(|(axis, size)| Line::new(axis, *size)).collect();
         let source = match source {
-            SourceView::Served(served) => source_axes(number, mapping, (meta, served), &mut axes),
+            SourceView::Served(served) => source_axes(number, mapping, (meta, served), &mut axes)
+                .map(|axes| Readable { axes, shape: served.shape().to_vec() }),
             SourceView::Refused(reason, message) => {
                 Err(Unreadable { reason, message: message.to_owned(), by_library: false })
             }
@@ -185,12 +241,34 @@ impl Tile {
             ordinals.push(of_source);
             places.push(of_block);
         }
-        let source = self.source.as_ref().map_err(|found| Error::new(found.reason, found.message.clone()))?;
-        let selected = source.iter().map(|axis| match axis {
+        let selected = self.readable()?.axes.iter().map(|axis| match axis {
             SourceAxis::At(index) => AxisSelection::Index(*index),
             SourceAxis::Follows(axis, line) => line.selection(&ordinals[*axis]),
         });
-        Ok(Some(VirtualCopy { mapping: self.number, selected: selected.collect(), places }))
+        Ok(Some(VirtualCopy { mapping: self.number, selected: Picked::Axes(selected.collect()), places }))
+    }
+
+    fn readable(&self) -> Result<&Readable> {
+        self.source.as_ref().map_err(|found| Error::new(found.reason, found.message.clone()))
+    }
+
+    /// Position in the source of the element at this index of the virtual array; `None` outside the tile.
+    fn position(&self, index: &[u64]) -> Result<Option<u64>> {
+        if !self.axes.iter().zip(index).all(|(line, index)| line.ordinal(*index).is_some()) {
+            return Ok(None);
+        }
+        let Readable { axes, shape } = self.readable()?;
+        let mut position = 0;
+        for (axis, size) in axes.iter().zip(shape) {
+            let own = match axis {
+                SourceAxis::At(index) => *index,
+                SourceAxis::Follows(axis, line) => {
+                    self.axes[*axis].ordinal(index[*axis]).map_or(0, |ordinal| line.index(ordinal))
+                }
+            };
+            position = position * size + own;
+        }
+        Ok(Some(position))
     }
 }
 
@@ -283,6 +361,14 @@ impl Line {
 
     fn index(&self, ordinal: u64) -> u64 {
         self.start + ordinal / self.block * self.stride + ordinal % self.block
+    }
+
+    /// Where an index is on the line, if it is.
+    fn ordinal(&self, index: u64) -> Option<u64> {
+        let from_start = index.checked_sub(self.start)?;
+        let (number, within) = (from_start / self.stride, from_start % self.stride);
+        let ordinal = number.checked_mul(self.block)?.checked_add(within)?;
+        (within < self.block && ordinal < self.len).then_some(ordinal)
     }
 
     /// Runs of the line's indices that lie in the given runs, ascending: (first index, first ordinal, how many).
