@@ -41,6 +41,9 @@ const FAILURES_MAX: u32 = 3;
 const FAILURES_TTL: Duration = Duration::from_secs(600);
 /// Arrays whose failures are kept, in about 1 MiB.
 const FAILURES_ARRAYS_MAX: u64 = 4_096;
+/// The one variable that a worker inherits: glibc fills fresh and freed memory with a byte made of it. It can only show
+/// mistakes, and a server in which they are looked for must have its workers looked at too.
+const PERTURB_VARIABLE: &str = "MALLOC_PERTURB_";
 /// How long a killed worker may take to end before nobody waits for it any more.
 const REAP_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -241,6 +244,9 @@ impl Workers {
         let parent_fd = file.try_clone().map_err(failed)?;
         let mut command = std::process::Command::new(&self.program);
         command.arg("worker").env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        if let Some(byte) = std::env::var_os(PERTURB_VARIABLE) {
+            command.env(PERTURB_VARIABLE, byte);
+        }
         command
             .fd_mappings(vec![FdMapping { parent_fd, child_fd: FILE_FD }])
             .expect("one mapping cannot collide with another");
