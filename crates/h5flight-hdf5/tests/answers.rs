@@ -233,7 +233,7 @@ fn attributes_of_every_kind_become_json() {
             .write_scalar(&"süß".parse::<VarLenUnicode>().expect("no NUL"))?;
         file.new_attr::<FixedAscii<5>>().create("bytes")?.write_scalar(&fixed_ascii::<5>(b"\xff\xfe"))?;
         file.new_attr::<u16>().shape((2, 2)).create("grid")?.write_raw(&[0u16, 1, 2, 3])?;
-        file.new_attr_builder().with_data(&vec![0u8; 70_000]).create("large")?;
+        file.new_attr_builder().with_data(&vec![0u8; 1_100_000]).create("large")?;
         Ok(())
     });
     let seen = scratch.inspect();
@@ -244,9 +244,19 @@ fn attributes_of_every_kind_become_json() {
         "text": "süß",
         "bytes": { "b64": "//4=" },
         "grid": [[0, 1], [2, 3]],
-        "large": { "omitted": 70_000 },
+        "large": { "omitted": 1_100_000 },
     });
     assert_eq!(json!(seen.object("/").object.attributes), expected);
+    // A single text needs no note: JSON says it all.
+    let types = json!({
+        "floats": ["<f4", [3]],
+        "big": "<u8",
+        "flag": "|b1",
+        "bytes": "|S5",
+        "grid": ["<u2", [2, 2]],
+        "large": ["|u1", [1_100_000]],
+    });
+    assert_eq!(json!(seen.object("/").object.attribute_types), types);
 }
 
 #[test]

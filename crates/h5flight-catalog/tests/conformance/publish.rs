@@ -278,7 +278,7 @@ pub async fn numbers_at_their_limits_come_back(world: &World) {
         Space::Simple { shape: vec![] },
         Space::Simple { shape: vec![0, 5] },
         Space::Simple { shape: vec![i64::MAX as u64] },
-        Space::Simple { shape: vec![1, u64::MAX] },
+        Space::Simple { shape: vec![1, i64::MAX as u64] },
     ];
     let rows = [0, 1, 0, i64::MAX as u64, 1];
     let mut file = publication(registered("a.h5"), i64::MIN);
