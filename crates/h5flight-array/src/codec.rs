@@ -20,6 +20,7 @@
 //! # Ok::<(), h5flight_array::Error>(())
 //! ```
 
+mod bitfield;
 mod bits;
 mod bitshuffle;
 mod blosc;
@@ -29,7 +30,10 @@ pub mod deflate;
 pub mod fletcher32;
 mod lz4;
 pub mod lzf;
+mod nbit;
+mod scaleoffset;
 pub mod shuffle;
+mod szip;
 mod zstd;
 
 use std::fmt::Debug;
@@ -48,6 +52,12 @@ pub const DEFLATE: u32 = 1;
 pub const SHUFFLE: u32 = 2;
 /// Registered number of fletcher32.
 pub const FLETCHER32: u32 = 3;
+/// Registered number of szip.
+pub const SZIP: u32 = 4;
+/// Registered number of n-bit.
+pub const NBIT: u32 = 5;
+/// Registered number of scale-offset.
+pub const SCALE_OFFSET: u32 = 6;
 /// Registered number of bzip2.
 pub const BZIP2: u32 = 307;
 /// Registered number of LZF, h5py's own filter.
@@ -73,10 +83,13 @@ const SPARE_BYTES_MAX: usize = 16 << 20;
 const EXPANSION_BYTES_MAX: usize = 4 << 10;
 
 /// All filters that are decoded here, without libhdf5: the only list of them.
-static KNOWN: [&Known; 10] = [
+static KNOWN: [&Known; 13] = [
     &deflate::FILTER,
     &shuffle::FILTER,
     &fletcher32::FILTER,
+    &szip::FILTER,
+    &nbit::FILTER,
+    &scaleoffset::FILTER,
     &bzip2::FILTER,
     &lzf::FILTER,
     &blosc::FILTER,
@@ -387,15 +400,17 @@ pub(crate) fn damaged(filter: &str, stored: &[u8], how: impl std::fmt::Display) 
     Error::new(Reason::MalformedFile, format!("{filter} stream of {} bytes is damaged: {how}", stored.len()))
 }
 
+/// `filter` has parameters that no writer could have used: `what` names them.
+pub(crate) fn malformed(filter: &str, what: impl std::fmt::Display) -> Error {
+    Error::new(Reason::MalformedFile, format!("{filter} with {what}"))
+}
+
 /// Refuses a filter by number and name: the registered one, else what the file calls it.
 fn unsupported(filter: &Filter) -> Error {
     /// Names come from the file: enough to recognise one, not enough to fill a log.
     const NAME_CHARS_MAX: usize = 64;
     let named: String = filter.name.chars().filter(|char| !char.is_control()).take(NAME_CHARS_MAX).collect();
     let name = match filter.id {
-        4 => "szip",
-        5 => "nbit",
-        6 => "scaleoffset",
         305 => "lzo",
         32002 => "mafisc",
         32013 => "zfp",

@@ -18,6 +18,9 @@ const CLASS_VERSION: i32 = 1;
 const PARAMS_MAX: usize = 256;
 
 /// Callbacks are not told which filter they are: each has a function of its own.
+///
+/// Szip cannot be here: libhdf5 keeps the numbers below 256 to itself, also where it was built without the filter. Only
+/// what libhdf5 has to read with it is lost: numbers of odd precision.
 const DECODERS: [(u32, H5Z_func_t); 7] = [
     (codec::BZIP2, Some(decode::<{ codec::BZIP2 }>)),
     (codec::LZF, Some(decode::<{ codec::LZF }>)),
@@ -98,7 +101,7 @@ mod tests {
     #[test]
     fn every_filter_of_the_server_is_one_of_libhdf5s_or_registered() {
         hdf5::sync::sync(|| register().unwrap());
-        for (id, name) in codec::known() {
+        for (id, name) in codec::known().filter(|(id, _)| *id != codec::SZIP) {
             // SAFETY: only a number is passed.
             let available = hdf5::sync::sync(|| unsafe { H5Zfilter_avail(id as c_int) });
             assert!(available > 0, "filter {id} ({name}) is missing in DECODERS");

@@ -379,7 +379,8 @@ fn filters_without_a_decoder_are_refused_by_number_and_name() {
     let named = Filter { id: 77, name: "my\nown".into(), params: vec![] };
     assert_eq!(message(&[filter(2, &[2]), named]), "filter 77 (myown) has no decoder here");
     for (id, _) in known() {
-        assert!(supported(id) && Pipeline::new(&[filter(id, &[2, 0, 2])], 2, 4).is_ok());
+        let refused = Pipeline::new(&[filter(id, &[2, 0, 2])], 2, 4).err();
+        assert!(supported(id) && refused.is_none_or(|error| error.reason == Reason::MalformedFile), "{id}");
     }
     assert!(!supported(0) && !supported(305));
 }
