@@ -320,7 +320,7 @@ fn a_virtual_dataset_tells_its_mappings_and_is_read_if_it_needs_only_its_own_fil
         let other = |source: &'static str, slab| files::Mapping { file: ".", source, slab };
         files::virtual_of(file, "fine", 9, &[other("soft/x", (1, 3, 2, 2)), other("group//x", (0, 6, 1, 6))]);
         files::virtual_of(file, "hard", 9, &[other("/group/x", (1, 3, 2, 2))]);
-        files::virtual_of(file, "gone", 9, &[other("gone", (0, 9, 1, 6))]);
+        files::virtual_of(file, "gone", 9, &[other("nowhere", (0, 9, 1, 6))]);
         files::virtual_of(file, "circle", 9, &[other("circle", (0, 9, 1, 6))]);
         Ok(())
     });
