@@ -22,6 +22,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("h5flight corpus")
     group.addoption("--corpus-report", metavar="FILE", help="write what differs or fails, with reasons, as JSON")
     group.addoption("--corpus-only", metavar="TEXT", default="", help="only files whose names contain TEXT")
+    group.addoption("--write-support", action="store_true", help="write the tables of docs/support.md anew")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -7,6 +7,7 @@ the server does, for some of them kill the library that reads them.
 from __future__ import annotations
 
 import base64
+import contextlib
 import csv
 import hashlib
 import json
@@ -23,10 +24,17 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 CORRECTED = {
-    # h5py does not swap the items of big-endian sequences; this is the text "para\u0140lel" in 32-bit code points.
+    # h5py does not swap the items of big-endian sequences: it expects 1879048192 where the file says 112. This is the
+    # value of the dataset's little-endian twin in the same file.
     ("PyTables+PyTables/tables__tests/vlunicode_endian.h5", "vlunicode_big"): "[[112,97,114,97,320,108,101,108]]",
 }
 """Canonical forms where the recorded expectation is a mistake of h5py."""
+
+EXCEPTIONS_PAGE = ROOT / "docs" / "support.md"
+EXCEPTIONS = "corpus exceptions"
+"""Name of the table of strict lines that are answered by an error."""
+EXCEPTIONS_SHARE_MAX = 0.01
+"""Of all strict lines of the corpus."""
 
 
 def find() -> Path | None:
@@ -36,12 +44,38 @@ def find() -> Path | None:
     return folder if (folder / "expectations.jsonl").is_file() else None
 
 
-WRONG_EXPECTATIONS = {
-    # h5py does not swap the bytes of big-endian sequences: it expects 1879048192 where the file says 112. The server's
-    # answer is the one of the dataset's little-endian twin in the same file.
-    ("PyTables+PyTables/tables__tests/vlunicode_endian.h5", "vlunicode_big"): "[[112,97,114,97,320,108,101,108]]",
-}
-"""Lines whose expectation is not what the file says, with the canonical form of what it does say."""
+def between(page: str, name: str) -> str:
+    """What stands between the markers of a table in a page."""
+    begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
+    assert page.count(begin) == 1 == page.count(end), f"the page must have one table between {begin.strip()} and {end}"
+    return page.split(begin)[1].split(end)[0]
+
+
+def rewrite(page: Path, name: str, table: str) -> None:
+    """Put a table where the page has the one of that name."""
+    text = page.read_text()
+    page.write_text(text.replace(_marked(name, between(text, name)), _marked(name, table)))
+
+
+def _marked(name: str, table: str) -> str:
+    return f"<!-- {name}: begin -->\n{table}<!-- {name}: end -->"
+
+
+def exceptions_table(failures: list[tuple[Line, Answer]]) -> str:
+    """The table of the page for strict lines that failed; wrong data cannot be excepted."""
+    rows = {
+        f"| `{line.file}` | `{line.path}` | `{answer.reason}` |"
+        for line, answer in failures
+        if answer.verdict is Verdict.CLEAN_ERROR
+    }
+    return "\n".join(["| file | path | reason |", "|---|---|---|", *sorted(rows)]) + "\n"
+
+
+def exceptions() -> dict[tuple[str, str], str]:
+    """Strict lines that are known not to be read: file and path, with the reason that the server gives."""
+    rows = between(EXCEPTIONS_PAGE.read_text(), EXCEPTIONS).splitlines()[2:]
+    cells = [[cell.strip().strip("`") for cell in row.strip("|").split("|")] for row in rows if row]
+    return {(file, path): reason for file, path, reason in cells}
 
 
 class Verdict(Enum):
@@ -51,6 +85,30 @@ class Verdict(Enum):
     CLEAN_ERROR = "clean error"
     UNVERIFIED = "answered, nothing to compare with"
     DIFFERS = "differs"
+
+
+class Demand(Enum):
+    """What a line asks of the server."""
+
+    STRICT = "strict"
+    """The right bytes."""
+    OR_ERROR = "or_error"
+    """The right bytes or a clean error."""
+    REFUSED = "refused"
+    """A clean error: data must not come."""
+    CLEAN = "clean"
+    """A clean error or an answer: h5py has none to compare with."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the server said to one line."""
+
+    verdict: Verdict
+    reason: str = ""
+    message: str = ""
+    digest: str = ""
+    """Of the values, or the reason of the error: equal in every run."""
 
 
 @dataclass(frozen=True)
@@ -63,35 +121,27 @@ class Line:
     dtype: str
     selection: tuple[slice, ...] | None
     sha256: str | None
-    may_fail: bool
-    why: str
+    demand: Demand
 
-    @property
-    def strict(self) -> bool:
-        """Whether only the right bytes will do."""
-        return self.sha256 is not None and not self.may_fail
-
-    def judge(self, values: Any, references: bool) -> tuple[Verdict, str]:
-        """Compare an answer.
-
-        Parameters
-        ----------
-        values : ndarray, scalar
-            What the server returned.
-        references : bool
-            Whether texts are paths of references.
-        """
-        if self.kind == "refused" and self.why != "virtual, same file":
-            return Verdict.DIFFERS, f"data came although it must be refused: {self.why}"
-        if self.sha256 is None:
-            return Verdict.UNVERIFIED, ""
-        form = canonical_bytes(values, self.dtype) if self.kind == "bytes" else canonical_json(values, references)
-        if (right := WRONG_EXPECTATIONS.get((self.file, self.path))) is not None:
-            return (Verdict.EQUAL if form == right.encode() else Verdict.DIFFERS), form[:100].decode(errors="replace")
-        if hashlib.sha256(form).hexdigest() == self.sha256:
-            return Verdict.EQUAL, ""
+    def judge(self, values: Any) -> Answer:
+        """Compare what the server returned."""
         shape, dtype = np.shape(values), getattr(values, "dtype", type(values).__name__)
-        return Verdict.DIFFERS, f"{self.kind} of {self.dtype} became shape {shape}, {dtype}: {form[:100]!r}"
+        form = self._canonical(values)
+        digest = hashlib.sha256(form).hexdigest()
+        if self.demand is Demand.REFUSED:
+            return Answer(Verdict.DIFFERS, "", "data came although it must be refused", digest)
+        if self.sha256 is None:
+            return Answer(Verdict.UNVERIFIED, digest=digest)
+        if digest == self.sha256:
+            return Answer(Verdict.EQUAL, digest=digest)
+        message = f"{self.kind} of {self.dtype} became shape {shape}, {dtype}: {form[:100]!r}"
+        return Answer(Verdict.DIFFERS, "", message, digest)
+
+    def _canonical(self, values: Any) -> bytes:
+        with contextlib.suppress(TypeError, ValueError):
+            if self.kind == "bytes":
+                return canonical_bytes(values, self.dtype)
+        return canonical_json(values, references=self.kind == "refs")
 
 
 @dataclass(frozen=True)
@@ -129,9 +179,17 @@ def _line(found: dict[str, Any]) -> Line:
         dtype=found.get("dtype", ""),
         selection=None if selection is None else tuple(slice(*axis) for axis in selection),
         sha256=sha256,
-        may_fail="or_error" in found,
-        why=found.get("why", ""),
+        demand=_demand(found),
     )
+
+
+def _demand(found: dict[str, Any]) -> Demand:
+    if found.get("kind") in ("refused", "must_error"):
+        # What a file's virtual dataset shows of the file itself may be read.
+        return Demand.CLEAN if found.get("why") == "virtual, same file" else Demand.REFUSED
+    if "sha256" not in found:
+        return Demand.CLEAN
+    return Demand.OR_ERROR if "or_error" in found else Demand.STRICT
 
 
 def escaped(path: str | dict[str, str]) -> str:
@@ -200,57 +258,89 @@ def _plain(value: Any, references: bool) -> Any:
 
 @dataclass
 class Report:
-    """What came out, to be shown and to be studied."""
+    """What came out of one run, to be shown and to be studied."""
 
-    verdicts: dict[tuple[str, str], Counter[Verdict]] = field(default_factory=dict)
-    failures: list[dict[str, Any]] = field(default_factory=list)
+    answers: list[tuple[Line, Answer]] = field(default_factory=list)
+    groups: dict[str, str] = field(default_factory=dict)
+    """The group of each file."""
+    refused_files: set[str] = field(default_factory=set)
     crashes: list[str] = field(default_factory=list)
-    slowest: tuple[float, str] = (0.0, "")
-    files: Counter[str] = field(default_factory=Counter)
-    refused_files: Counter[str] = field(default_factory=Counter)
+    seconds: dict[str, float] = field(default_factory=dict)
+    """By file: registration, all its reads, and the question whether the server lives."""
+    peak_bytes: int = 0
+    """The most memory that the server's process had."""
 
-    def add(self, file: File, line: Line, verdict: Verdict, reason: str, message: str) -> None:
-        """Count one line."""
-        kind = "strict" if line.strict else "other"
-        self.verdicts.setdefault((file.group, kind), Counter())[verdict] += 1
-        if verdict is Verdict.DIFFERS or (line.strict and verdict is not Verdict.EQUAL):
-            entry = {"file": line.file, "path": line.path, "group": file.group, "kind": line.kind, "dtype": line.dtype}
-            told = {"verdict": verdict.value, "reason": reason, "message": message, "strict": line.strict}
-            self.failures.append({**entry, "selection": str(line.selection), **told})
+    def count(self, demand: Demand, verdict: Verdict | None = None, group: str | None = None) -> int:
+        """Number of lines with a demand and, where they are given, a verdict and a group."""
+        return sum(
+            line.demand is demand
+            and (verdict is None or answer.verdict is verdict)
+            and (group is None or self.groups[line.file] == group)
+            for line, answer in self.answers
+        )
 
-    def count(self, group: str, kind: str, verdict: Verdict) -> int:
-        """Number of lines of a group, ``strict`` or ``other``, with a verdict."""
-        return self.verdicts.get((group, kind), Counter())[verdict]
+    def failures(self, *demands: Demand) -> list[tuple[Line, Answer]]:
+        """Lines that did not get what they demand."""
+        return [
+            (line, answer) for line, answer in self.answers if line.demand in demands and not satisfied(line, answer)
+        ]
 
-    def differing(self) -> list[dict[str, Any]]:
-        """Lines with wrong data."""
-        return [failure for failure in self.failures if failure["verdict"] == Verdict.DIFFERS.value]
-
-    def strict_share(self, group: str) -> float:
-        """Share of a group's strict lines that are equal."""
-        total = sum(self.verdicts.get((group, "strict"), Counter()).values())
-        return self.count(group, "strict", Verdict.EQUAL) / total if total else 1.0
+    def slowest(self) -> tuple[float, str]:
+        """The file that took longest."""
+        return max(((seconds, name) for name, seconds in self.seconds.items()), default=(0.0, ""))
 
     def table(self) -> list[str]:
-        """The report for people."""
-        rows = [
-            "group       files refused | strict  equal  error  differ  share | other  equal  error  differ  unverified"
-        ]
-        for group in sorted(self.files):
-            told = (Verdict.EQUAL, Verdict.CLEAN_ERROR, Verdict.DIFFERS)
-            strict = [self.count(group, "strict", verdict) for verdict in told]
-            other = [self.count(group, "other", verdict) for verdict in (*told, Verdict.UNVERIFIED)]
-            left = f"{group:11} {self.files[group]:5} {self.refused_files[group]:7} | {sum(strict):6}"
-            middle = f"{strict[0]:6} {strict[1]:6} {strict[2]:7} {self.strict_share(group):6.1%}"
-            right = f"{sum(other):5} {other[0]:6} {other[1]:6} {other[2]:7} {other[3]:11}"
-            rows.append(f"{left} {middle} | {right}")
-        reasons = Counter(failure["reason"] for failure in self.failures if failure["reason"])
+        """The report by groups of files, for people."""
+        verdicts = list(Verdict)
+        rows = ["group       files refused | demand    lines " + " ".join(f"{v.value:>11}" for v in verdicts)]
+        for group in sorted(set(self.groups.values())):
+            names = {name for name, other in self.groups.items() if other == group}
+            for demand in Demand:
+                if lines := self.count(demand, group=group):
+                    left = f"{group:11} {len(names):5} {len(names & self.refused_files):7} | {demand.value:8} {lines:6}"
+                    rows.append(" ".join([left, *(f"{self.count(demand, v, group):11}" for v in verdicts)]))
+        reasons = Counter(answer.reason for _, answer in self.failures(Demand.STRICT))
         if reasons:
-            rows.append("reasons of strict errors: " + ", ".join(f"{k} {n}" for k, n in reasons.most_common()))
-        rows.append(f"slowest file: {self.slowest[1]}, {self.slowest[0]:.1f} s; server crashes: {len(self.crashes)}")
+            rows.append("strict lines fail with: " + ", ".join(f"{k} {n}" for k, n in reasons.most_common()))
         return rows
 
+    def summary(self, memory_bytes_max: int) -> str:
+        """All counts in one line."""
+        strict, excepted = self.count(Demand.STRICT), len(self.failures(Demand.STRICT))
+        seconds, _ = self.slowest()
+        refused, equal = Demand.REFUSED, Verdict.EQUAL
+        return (
+            f"corpus: {len(self.groups)} files, "
+            f"strict {strict - excepted} of {strict} equal ({excepted} excepted), "
+            f"or_error {self.count(Demand.OR_ERROR, equal)} equal "
+            f"{self.count(Demand.OR_ERROR, Verdict.CLEAN_ERROR)} errors, "
+            f"refused {self.count(refused, Verdict.CLEAN_ERROR)} of {self.count(refused)}, "
+            f"slowest {seconds:.1f} s, crashes {len(self.crashes)}, "
+            f"peak server memory {self.peak_bytes >> 20} MiB of {memory_bytes_max >> 20} allowed"
+        )
+
     def as_json(self) -> str:
-        """Everything, for study."""
-        told = {"crashes": self.crashes, "slowest": self.slowest, "table": self.table(), "failures": self.failures}
+        """Everything that failed, for study."""
+        failures = [
+            {
+                "file": line.file,
+                "path": line.path,
+                "demand": line.demand.value,
+                "kind": line.kind,
+                "dtype": line.dtype,
+                "selection": str(line.selection),
+                "verdict": answer.verdict.value,
+                "reason": answer.reason,
+                "message": answer.message,
+            }
+            for line, answer in self.failures(*Demand)
+        ]
+        told = {"crashes": self.crashes, "slowest": self.slowest(), "table": self.table(), "failures": failures}
         return json.dumps(told, indent=1)
+
+
+def satisfied(line: Line, answer: Answer) -> bool:
+    """Whether an answer is what a line demands."""
+    if line.demand is Demand.STRICT:
+        return answer.verdict is Verdict.EQUAL
+    return answer.verdict is not Verdict.DIFFERS

@@ -97,6 +97,14 @@ class Server:
         assert self._process is not None
         return self._process.pid
 
+    def peak_bytes(self) -> int:
+        """The most memory that the process had resident so far; 0 once it has ended."""
+        with contextlib.suppress(OSError):
+            status = Path(f"/proc/{self.pid}/status").read_text()
+            if found := re.search(r"VmHWM:\s+(\d+) kB", status):
+                return int(found[1]) << 10
+        return 0
+
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
