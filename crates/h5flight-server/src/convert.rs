@@ -392,3 +392,6 @@ pub mod as_json {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;
