@@ -26,8 +26,9 @@ class OneDatasetServer(flight.FlightServerBase):
         self.requests.append(request)
         if request.dataset not in self.arrays:
             raise KeyError(f"no dataset {request.dataset!r}")
-        found = self.arrays[request.dataset][apply(request)]
-        return tensor_stream(self.contract, np.array(found, order="C"))
+        array = self.arrays[request.dataset]
+        found = array[apply(request, array.shape)]
+        return tensor_stream(self.contract, np.array(found, order="C"), array.shape)
 
     def do_action(self, context: flight.ServerCallContext, action: flight.Action) -> list[bytes]:  # noqa: ARG002
         body = json.loads(action.body.to_pybytes())
@@ -52,10 +53,23 @@ def describe(name: str, array: np.ndarray) -> dict:
     return {**names, "version": 1, "shape": array.shape, "dtype": array.dtype.str, "decoded_bytes": array.nbytes}
 
 
-def apply(request: object) -> tuple:
+def apply(request: object, shape: tuple[int, ...]) -> tuple:
     """numpy's own form of a request's selection."""
     if request.WhichOneof("part") == "selection":
         return eval(f"numpy.s_[{request.selection}]", {"numpy": np})
+    elements = request.parts.WhichOneof("elements")
+    if elements == "points":
+        points = request.parts.points
+        return tuple(np.array(points.coordinates, int).reshape(-1, points.rank or len(shape)).T)
+    if elements == "mask":
+        mask = request.parts.mask
+        if tuple(mask.shape) != shape:
+            raise IndexError(f"a mask of shape {list(mask.shape)} for an array of shape {list(shape)}")
+        flags = np.zeros(int(np.prod(shape)), bool)
+        bits = np.unpackbits(np.frombuffer(mask.bits, np.uint8), bitorder="little")[: mask.length]
+        flags[mask.first : mask.first + mask.length] = bits
+        flags[mask.first + np.cumsum(np.array(mask.skips, int) + 1) - 1] = True
+        return np.nonzero(flags.reshape(shape))
     axes = []
     for axis in request.parts.axes:
         kind = axis.WhichOneof("kind")
@@ -74,17 +88,18 @@ def apply(request: object) -> tuple:
     return tuple(axes)
 
 
-def told(found: np.ndarray) -> dict[str, str]:
+def told(found: np.ndarray, shape: tuple[int, ...]) -> dict[str, str]:
     kind = {"kind": "integer", "signed": True} if found.dtype.kind == "i" else {"kind": "float"}
     element = {**kind, "bytes": found.dtype.itemsize, "order": "little"}
-    return {"h5flight.shape": json.dumps(found.shape), "h5flight.type": json.dumps(element)}
+    shapes = {"h5flight.shape": json.dumps(found.shape), "h5flight.dataset_shape": json.dumps(shape)}
+    return {**shapes, "h5flight.type": json.dumps(element), "h5flight.version": "3"}
 
 
-def tensor_stream(contract: SimpleNamespace, found: np.ndarray) -> flight.GeneratorStream:
+def tensor_stream(contract: SimpleNamespace, found: np.ndarray, shape: tuple[int, ...]) -> flight.GeneratorStream:
     kind = pa.from_numpy_dtype(found.dtype)
     if found.ndim > 1:
         kind = pa.fixed_shape_tensor(kind, found.shape[1:])
-    schema = pa.schema([pa.field("value", kind)], metadata=told(found))
+    schema = pa.schema([pa.field("value", kind)], metadata=told(found, shape))
     rows = found.reshape(found.shape[0] if found.ndim else 1, int(np.prod(found.shape[1:])))
 
     def batches():

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 import h5flight
-from h5flight import arrays, errors
+from h5flight import arrays, errors, selection
 
 
 def test_batches_in_any_order_make_the_array_in_one_round_trip(client: h5flight.Client, server: object) -> None:
@@ -38,9 +38,53 @@ def test_a_mask_over_all_axes_selects_single_elements(client: h5flight.Client, s
     cube = server.arrays["cube"]
     mask = cube % 7 == 3
     np.testing.assert_array_equal(client["a"]["e"]["cube"][mask], cube[mask])
+    np.testing.assert_array_equal(client["a"]["e"]["cube"][mask.tolist()], cube[mask])
     assert client["a"]["e"]["cube"][np.zeros(cube.shape, bool)].shape == (0,)
-    with pytest.raises(h5flight.SelectionError, match="mask of shape"):
+    with pytest.raises(h5flight.H5FlightError, match="mask of shape"):
         client["a"]["e"]["cube"][mask[1:]]
+
+
+def test_a_long_mask_is_read_in_windows_of_one_version(
+    client: h5flight.Client, server: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selection, "WINDOW", 16)
+    cube = server.arrays["cube"]
+    for mask in (cube % 2 == 1, (cube < 5) | (cube > 50), cube >= 0, cube == 59):
+        server.requests.clear()
+        np.testing.assert_array_equal(client["a"]["e"]["cube"][mask], cube[mask])
+        assert [request.version for request in server.requests[1:]] == [3] * (len(server.requests) - 1)
+    assert len(server.requests) == 1
+    with pytest.raises(h5flight.SelectionError, match="as many requests"):
+        client["a"]["e"]["cube"].to_arrow(cube >= 0)
+
+
+def test_points_come_in_their_order_and_are_asked_for_in_that_of_the_file(
+    client: h5flight.Client, server: object
+) -> None:
+    cube, points = server.arrays["cube"], [(4, 3, 2), (0, 0, 0), (-1, -1, -1), (2, 1, 0), (0, 0, 0)]
+    expected = cube[tuple(np.array(points).T)]
+    server.requests.clear()
+    np.testing.assert_array_equal(client["a"]["e"]["cube"].points(points), expected)
+    asked = np.array(server.requests[0].parts.points.coordinates).reshape(-1, 3).tolist()
+    assert asked == sorted(asked)
+    np.testing.assert_array_equal(client["a"]["e"]["cube"][h5flight.Points(points)], expected)
+    assert client["a"]["e"]["cube"].points([]).shape == (0,)
+    paired = np.s_[[[0, 4], [1, 2]], 3, [0, 2]]
+    np.testing.assert_array_equal(client["a"]["e"]["cube"].vindex[paired], cube[paired])
+    mask = cube > 30
+    np.testing.assert_array_equal(client["a"]["e"]["cube"].vindex[mask], cube[mask])
+    with pytest.raises(h5flight.SelectionError, match="paired"):
+        client["a"]["e"]["cube"].vindex[[0, 1], [0, 1, 2], 0]
+
+
+def test_frames_of_single_elements_are_labelled_with_all_indices(client: h5flight.Client, server: object) -> None:
+    frame = client.get_data("a", "e", "cube", h5flight.Points([(4, -1, 2), (0, 0, 0)]))
+    assert frame.index.names == ["dim_0", "dim_1", "dim_2"]
+    assert frame.index.tolist() == [(4, 3, 2), (0, 0, 0)]
+    assert frame["value"].tolist() == [server.arrays["cube"][4, 3, 2], 0]
+    assert client.get_data("a", "e", "line", h5flight.Points([[6], [-7]])).index.tolist() == [6, 0]
+    mask = server.arrays["cube"] > 56
+    assert client.get_data("a", "e", "cube", mask).index.tolist() == [(4, 3, 0), (4, 3, 1), (4, 3, 2)]
 
 
 def test_a_scalar_is_a_scalar_for_empty_brackets_and_an_array_for_an_ellipsis(client: h5flight.Client) -> None:

@@ -23,6 +23,12 @@ CASES = [
     np.zeros(0, bool),
     (Ellipsis, 4),
     ("x", "y", slice(0, 2)),
+    ("x", selection.Points([(0, -1), (1 << 62, -(1 << 63))])),
+    selection.Points([]),
+    np.arange(20).reshape(4, 5) % 2 == 0,
+    np.arange(2000).reshape(40, 50) % 700 == 9,
+    np.zeros((3, 4), bool),
+    np.zeros((0, 4), bool),
 ]
 
 
@@ -34,6 +40,11 @@ def test_a_request_is_encoded_as_generated_code_would(contract: SimpleNamespace,
     expected = contract.data.GetDataRequest(
         animal="ä", experiment="e", dataset="d/x", layout=3, version=1 << 40, strings=1, batch_bytes=65536
     )
+    if isinstance(parsed.elements, selection.Points):
+        expected.parts.points.rank = parsed.elements.coordinates.shape[1]
+        expected.parts.points.coordinates.extend(parsed.elements.coordinates.reshape(-1).tolist())
+    if isinstance(parsed.elements, selection.ElementMask):
+        add_mask(expected.parts.mask, parsed.elements.flags)
     if parsed.axes or parsed.fields:
         expected.parts.fields.extend(parsed.fields)
         for axis in parsed.axes:
@@ -59,6 +70,24 @@ def add(into: object, axis: object) -> None:
         into.mask.bits = np.packbits(axis, bitorder="little").tobytes()
     else:
         into.ellipsis.SetInParent()
+
+
+def add_mask(into: object, flags: np.ndarray) -> None:
+    into.shape.extend(flags.shape)
+    if flags.sum() > flags.size / 16:
+        into.length = flags.size
+        into.bits = np.packbits(flags, bitorder="little").tobytes()
+        return
+    chosen = np.flatnonzero(flags).tolist()
+    into.skips.extend(at - before - 1 for before, at in zip([-1, *chosen], chosen, strict=False))
+
+
+def test_many_numbers_are_encoded_like_each_of_them() -> None:
+    numbers = [n for bits in range(64) for n in ((1 << bits) - 1, 1 << bits, -(1 << bits), 1 - (1 << bits))]
+    numbers = [n for n in numbers if -(1 << 63) <= n < 1 << 63]
+    assert wire.zigzags(np.array(numbers, np.int64)) == b"".join(map(wire.zigzag, numbers))
+    assert wire.varints(np.array([0, (1 << 64) - 1], np.uint64)) == wire.varint(0) + wire.varint((1 << 64) - 1)
+    assert wire.varints(np.zeros(0, np.uint64)) == b""
 
 
 def test_a_text_selection_and_the_any_around_it_are_understood(contract: SimpleNamespace) -> None:

@@ -215,6 +215,13 @@ fn a_mask_over_all_axes_is_the_points_at_which_it_is_true() {
     let text = Selection::parse(&whole.to_string()).unwrap();
     assert_eq!(whole.resolve(&[3, 4]).unwrap(), text.resolve(&[3, 4]).unwrap());
     assert_eq!(positions(&mask(5, 3, &[0b0000_0110]).unwrap(), &[3, 4]), [6, 7]);
+    let sparse = |first, skips: &[u64]| ElementMask::sparse(vec![3, 4], first, skips);
+    let same = Selection::of(Part::Mask(sparse(0, &[0, 6, 1, 1]).unwrap()), Vec::new()).unwrap();
+    assert_eq!(same.to_string(), whole.to_string());
+    assert_eq!(same.resolve(&[3, 4]).unwrap(), whole.resolve(&[3, 4]).unwrap());
+    for (first, skips) in [(0, &[12][..]), (11, &[0, 0]), (u64::MAX, &[1]), (1, &[u64::MAX])] {
+        assert_eq!(sparse(first, skips).unwrap_err().reason, Reason::BadSelection);
+    }
     let error = whole.resolve(&[4, 4]).unwrap_err();
     assert_eq!(error.message, "a mask of shape [3, 4] for an array of shape [4, 4]");
     for (first, length, bytes) in [(0, 13, 2), (12, 1, 1), (0, 12, 1), (0, 12, 3), (u64::MAX, 8, 1), (0, u64::MAX, 8)] {

@@ -8,12 +8,12 @@ use h5flight_array::batch::numpy_type;
 use h5flight_array::inspect::{LinkKind, ObjectKind};
 use h5flight_array::meta::{ArrayMeta, Filter, Space, Storage};
 use h5flight_array::plan::{Layout, Strings};
-use h5flight_array::selection::{Item, Selection};
+use h5flight_array::selection::{ElementMask, Item, Part, Points, Selection};
 use h5flight_catalog::model::{
     AnimalSummary, ChildKind, DatasetPath, DatasetSummary, Description, Dimension, ExperimentSummary, Page, Published,
     VersionSelector,
 };
-use h5flight_proto::v1::{self, axis_selection, get_data_request};
+use h5flight_proto::v1::{self, axis_selection, get_data_request, selection as selection_parts};
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
@@ -131,13 +131,38 @@ pub fn page(page: Option<v1::PageRequest>) -> Page {
 }
 
 fn selection(parts: &v1::Selection) -> Result<Selection> {
-    let items = parts.axes.iter().map(axis_item).collect::<Result<_>>()?;
-    Ok(Selection::new(items, parts.fields.clone())?)
+    let part = match &parts.elements {
+        None => Part::Axes(parts.axes.iter().enumerate().map(axis_item).collect::<Result<_>>()?),
+        Some(_) if !parts.axes.is_empty() => {
+            let message = format!("a selection of {} axes and of single elements: only one of both", parts.axes.len());
+            return Err(Error::new(Reason::BadSelection, message));
+        }
+        Some(selection_parts::Elements::Points(v1::Points { rank, coordinates })) => {
+            Part::Points(Points::new(*rank as usize, coordinates.clone())?)
+        }
+        Some(selection_parts::Elements::Mask(mask)) => Part::Mask(element_mask(mask)?),
+    };
+    Ok(Selection::of(part, parts.fields.clone())?)
 }
 
-fn axis_item(axis: &v1::AxisSelection) -> Result<Item> {
+fn element_mask(mask: &v1::ElementMask) -> Result<ElementMask> {
+    let v1::ElementMask { shape, bits, length, first, skips } = mask;
+    if skips.is_empty() {
+        return Ok(ElementMask::new(shape.clone(), *first, *length, bits.to_vec())?);
+    }
+    if bits.is_empty() && *length == 0 {
+        return Ok(ElementMask::sparse(shape.clone(), *first, skips)?);
+    }
+    let message = format!("a mask of {length} flags and {} skips: only one of both", skips.len());
+    Err(Error::new(Reason::BadSelection, message))
+}
+
+fn axis_item((position, axis): (usize, &v1::AxisSelection)) -> Result<Item> {
     Ok(match &axis.kind {
-        None => return Err(Error::new(Reason::BadSelection, "an axis of the selection says nothing")),
+        None => {
+            let message = format!("item {position} of the selection says nothing");
+            return Err(Error::new(Reason::BadSelection, message));
+        }
         Some(axis_selection::Kind::Index(index)) => Item::Index(*index),
         Some(axis_selection::Kind::Slice(v1::Slice { start, stop, step })) => {
             Item::Slice { start: *start, stop: *stop, step: *step }
@@ -367,3 +392,6 @@ pub mod as_json {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

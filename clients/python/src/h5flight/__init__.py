@@ -22,6 +22,7 @@ from .errors import (
     UnsupportedError,
 )
 from .frames import get_data
+from .selection import Points
 
 __all__ = [
     "Animal",
@@ -38,6 +39,7 @@ __all__ = [
     "LimitError",
     "NotFoundError",
     "PermissionDeniedError",
+    "Points",
     "SelectionError",
     "ServerUnavailableError",
     "UnsupportedError",

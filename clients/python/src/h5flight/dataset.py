@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -177,9 +178,10 @@ class Dataset:
 
         Parameters
         ----------
-        key : int, slice, Ellipsis, list, ndarray, str or tuple of these
-            Slices may run backwards and lists may be in any order; a boolean array of the dataset's shape selects
-            single elements (its bounding box is read). Text names members of a compound.
+        key : int, slice, Ellipsis, list, ndarray, str, Points or tuple of these
+            Slices may run backwards and lists may be in any order; several lists select the outer product of their
+            indices. A boolean array of the dataset's shape selects single elements, as `Points` do. Text names
+            members of a compound.
 
         Returns
         -------
@@ -189,28 +191,67 @@ class Dataset:
         Raises
         ------
         SelectionError
-            When the selection does not fit.
+            When the selection does not fit; it is an `IndexError`.
         """
-        if isinstance(key, np.ndarray) and key.dtype == np.bool_ and key.ndim > 1:
-            return self._masked(key)
         selection = selections.parse(key)
-        found, _ = self.client._connection.array(self._request(selection.encode()))
+        found, _ = self._read(selection)
         if selection.bare_field and found.dtype.names == selection.fields:
             found = found[selection.fields[0]]
         return found if found.ndim or selection.wants_array else found[()]
 
-    def _request(self, parts: bytes | str | None, layout: str = "tensor") -> wire.GetData:
-        return wire.GetData(
-            self.animal, self.experiment, self.name, parts=parts, layout=layout, version=self._version or 0
-        )
+    def points(self, coordinates: Any, *fields: str) -> Array:
+        """Read single elements by their coordinates.
 
-    def _masked(self, mask: Array) -> Array:
-        if mask.shape != self.shape:
-            raise SelectionError(f"a mask of shape {mask.shape} for a dataset of shape {self.shape}", "bad_selection")
-        chosen = np.nonzero(mask)
-        box = tuple(slice(int(axis.min()), int(axis.max()) + 1) if axis.size else slice(0, 0) for axis in chosen)
-        found: Array = self[box]
-        return found[mask[box]]
+        Parameters
+        ----------
+        coordinates : array_like of int, shape (points, axes)
+            One row per point with an index for every axis; negative ones count from the end.
+        *fields : str
+            Members of a compound.
+
+        Returns
+        -------
+        numpy.ndarray
+            One value per point, in their order.
+
+        Examples
+        --------
+        >>> movie.points([(0, 5, 7), (3999, -1, 0)])  # doctest: +SKIP
+        array([211, 240], dtype=uint16)
+        """
+        found: Array = self[(*fields, selections.Points(coordinates))]
+        return found
+
+    @property
+    def vindex(self) -> PointIndexer:
+        """Brackets that pair the lists of all axes: ``[[0, 5], [1, 2]]`` are the elements (0, 1) and (5, 2)."""
+        return PointIndexer(self)
+
+    def _read(self, selection: selections.Selection | str) -> tuple[Array, dict[str, str]]:
+        """Read into an array; also gives the metadata of the schema."""
+        read = self.client._connection.array
+        if isinstance(selection, str):
+            return read(self._request(selection))
+        ordered, order = selection.in_storage_order()
+        windows = ordered.windows()
+        found, metadata = read(self._request(next(windows)))
+        # A long mask takes several requests: they read the version that the first one found.
+        version = int(metadata.get("h5flight.version", 0)) or None
+        more = [read(self._request(parts, version=version))[0] for parts in windows]
+        if more:
+            found = np.concatenate([found, *more])
+            metadata["h5flight.shape"] = json.dumps(found.shape)
+        if order is not None:
+            back = np.empty_like(found)
+            back[order] = found
+            found = back
+        return found, metadata
+
+    def _request(
+        self, parts: bytes | str | None, layout: str = "tensor", *, version: int | None = None
+    ) -> wire.GetData:
+        version = version or self._version or 0
+        return wire.GetData(self.animal, self.experiment, self.name, parts=parts, layout=layout, version=version)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         if copy is False:
@@ -284,6 +325,30 @@ class Dimension:
 
     def __getitem__(self, at: int) -> Dataset:
         return self.scales[at]
+
+
+class PointIndexer:
+    """What `Dataset.vindex` gives: brackets that take one list of indices, or one index, for every axis.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        What is read.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+
+    def __getitem__(self, key: Any) -> Any:
+        """Read the elements; lists are broadcast, and the result has their shape."""
+        if isinstance(key, np.ndarray) and key.dtype == np.bool_:
+            return self._dataset[key]
+        try:
+            axes = np.broadcast_arrays(*(key if isinstance(key, tuple) else (key,)))
+        except ValueError as error:
+            raise SelectionError(f"the lists of all axes are paired: {error}", "bad_selection") from None
+        found = self._dataset.points(np.stack([axis.reshape(-1) for axis in axes], axis=1))
+        return found.reshape(axes[0].shape + found.shape[1:])
 
 
 def encode(selection: Any) -> bytes | str | None:

@@ -3,7 +3,7 @@
 Values come as one array and the frame is laid around it, which is several times faster than making a frame of Arrow
 columns: rank 0 and 1 are a column ``value``, rank 2 has a column per index of axis 1, rank 3 and more a row per index
 of axis 0 and a MultiIndex of columns over the other axes, a compound a column per member. Rows and columns are labelled
-with the indices they have in the dataset.
+with the indices they have in the dataset; single elements by all of theirs.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from . import selection as selections
 from .arrays import Array
 from .attributes import plain
 from .client import Client
-from .dataset import Dataset, encode
+from .dataset import Dataset
 from .errors import H5FlightError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Labels = range | list[int]
+Labels = range | list[int] | Array
+"""Indices of one axis; of single elements, a row of indices each."""
 
 
 def get_data(
@@ -46,7 +47,8 @@ def get_data(
     animal, experiment, dataset : str
         What is read.
     selection : optional
-        numpy's text (``"0:100, 5, ::2"``) or what stands between brackets (``numpy.s_[0:100, 5]``); None is everything.
+        numpy's text (``"0:100, 5, ::2"``, ``"points[[0, 1], [5, 2]]"``) or what stands between brackets
+        (``numpy.s_[0:100, 5]``, `Points`, a mask); None is everything.
     version : int, optional
         Version, counted from 1; the current one if not given.
     layout : str, optional
@@ -95,21 +97,22 @@ def read_frame(dataset: Dataset, selection: Any = None, layout: str | None = Non
         frame = table.to_pandas()
         frame.attrs = _facts(dataset, {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()})
         return frame
-    values, metadata = dataset.client._connection.array(dataset._request(encode(selection)))
-    frame = _frame(pandas, values, _labels(dataset, selection, metadata, values))
+    parsed = None if isinstance(selection, str) else selections.parse(() if selection is None else selection)
+    values, metadata = dataset._read(selection if parsed is None else parsed)
+    parsed = selections.parse_text(selection) if parsed is None else parsed
+    frame = _frame(pandas, values, _labels(dataset, parsed, metadata, values))
     frame.attrs = _facts(dataset, metadata)
     return frame
 
 
-def _labels(dataset: Dataset, selection: Any, metadata: dict[str, str], values: Array) -> list[Labels]:
+def _labels(dataset: Dataset, selection: selections.Selection, metadata: dict[str, str], values: Array) -> list[Labels]:
     """Indices in the dataset, for every axis of the result; axes of the elements themselves count from 0."""
-    parsed = (
-        selections.parse_text(selection)
-        if isinstance(selection, str)
-        else selections.parse(() if selection is None else selection)
-    )
     shape = tuple(json.loads(metadata[DATASET_SHAPE])) if DATASET_SHAPE in metadata else dataset.shape
-    kept = [axis for axis in selections.positions(parsed, shape) if axis is not None]
+    kept: list[Labels]
+    if selection.elements is not None:
+        kept = [selection.elements.indices(shape)]
+    else:
+        kept = [axis for axis in selections.positions(selection, shape) if axis is not None]
     labels: list[Labels] = [*kept, *(range(size) for size in values.shape[len(kept) :])]
     if [len(axis) for axis in labels] != list(values.shape):
         raise H5FlightError(f"a slice of shape {values.shape} came for {[len(axis) for axis in labels]} indices")
@@ -120,6 +123,10 @@ DATASET_SHAPE = "h5flight.dataset_shape"
 
 
 def _index(pandas: Any, labels: Labels) -> Any:
+    if isinstance(labels, np.ndarray):
+        if labels.shape[1] == 1:
+            return labels[:, 0]
+        return pandas.MultiIndex.from_arrays(list(labels.T), names=[f"dim_{axis}" for axis in range(labels.shape[1])])
     return pandas.RangeIndex(labels.start, labels.stop, labels.step) if isinstance(labels, range) else labels
 
 

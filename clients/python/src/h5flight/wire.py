@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 GET_DATA_TYPE_URL = "type.googleapis.com/h5flight.v1.GetDataRequest"
 ERROR_INFO_TYPE_URL = "type.googleapis.com/google.rpc.ErrorInfo"
@@ -36,6 +39,23 @@ def zigzag(number: int) -> bytes:
     if not -(1 << 63) <= number < 1 << 63:
         raise ValueError(f"{number} does not fit 64 bits")
     return varint((number << 1) ^ (number >> 63))
+
+
+def varints(numbers: np.ndarray[Any, Any]) -> bytes:
+    """Encode many unsigned numbers (uint64) one after the other, all at once."""
+    sizes = np.ones(len(numbers), np.intp)
+    for bits in range(7, 64, 7):
+        sizes += numbers >= np.uint64(1 << bits)
+    places = np.arange(sizes.max(initial=0))
+    out = (numbers[:, None] >> (7 * places).astype(np.uint64)).astype(np.uint8) & 0x7F
+    out[places < sizes[:, None] - 1] |= 0x80
+    encoded: bytes = out[places < sizes[:, None]].tobytes()
+    return encoded
+
+
+def zigzags(numbers: np.ndarray[Any, Any]) -> bytes:
+    """Encode many signed numbers (int64) one after the other."""
+    return varints(((numbers << 1) ^ (numbers >> 63)).view(np.uint64))
 
 
 def block(field: int, payload: bytes) -> bytes:
@@ -68,7 +88,7 @@ def slice_(part: slice) -> bytes:
 
 def index_list(indices: Sequence[int]) -> bytes:
     """`AxisSelection` of a list of indices."""
-    packed = b"".join(map(zigzag, indices))
+    packed = zigzags(np.array(indices, np.int64))
     return block(3, block(1, packed) if packed else b"")
 
 
@@ -80,9 +100,30 @@ def mask(bits: bytes, length: int) -> bytes:
 ELLIPSIS = block(5, b"")
 
 
-def selection(axes: Sequence[bytes], fields: Sequence[str] = ()) -> bytes:
-    """`Selection`: one entry per axis, and members of a compound."""
-    return b"".join(block(1, axis) for axis in axes) + b"".join(block(2, name.encode()) for name in fields)
+def points(rank: int, coordinates: np.ndarray[Any, Any]) -> bytes:
+    """`Selection.points`: single elements, `rank` coordinates each."""
+    packed = zigzags(coordinates)
+    return block(3, number(1, rank) + (block(2, packed) if packed else b""))
+
+
+def element_mask(
+    shape: Sequence[int],
+    *,
+    bits: bytes = b"",
+    length: int = 0,
+    first: int = 0,
+    skips: np.ndarray[Any, Any] | None = None,
+) -> bytes:
+    """`Selection.mask`: flags of consecutive elements from `first` on, or how many lie between those that are set."""
+    sizes = block(1, b"".join(map(varint, shape)))
+    between = b"" if skips is None else varints(skips.astype(np.uint64))
+    flags = (block(2, bits) if bits else b"") + number(3, length) + number(4, first)
+    return block(4, sizes + flags + (block(5, between) if between else b""))
+
+
+def selection(axes: Sequence[bytes], fields: Sequence[str] = (), elements: bytes = b"") -> bytes:
+    """`Selection`: one entry per axis, members of a compound, or single elements in place of axes."""
+    return b"".join(block(1, axis) for axis in axes) + b"".join(block(2, name.encode()) for name in fields) + elements
 
 
 @dataclass(frozen=True)

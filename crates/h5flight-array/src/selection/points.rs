@@ -96,9 +96,16 @@ impl fmt::Display for Points {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ElementMask {
     shape: Vec<u64>,
-    first: u64,
-    /// Eight flags to a byte, least significant bit first; the bits behind the last flag are 0.
-    bits: Vec<u8>,
+    flags: Flags,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Flags {
+    /// Of the elements from `first` on: eight flags to a byte, least significant bit first; the bits behind the last
+    /// flag are 0.
+    Bits { first: u64, bits: Vec<u8> },
+    /// Positions of those that are true, ascending.
+    Set(Arc<[u64]>),
 }
 
 impl ElementMask {
@@ -108,42 +115,64 @@ impl ElementMask {
     /// # Errors
     /// `bad_selection` where the numbers do not fit each other, or with more than [`POINTS_MAX`] flags.
     pub fn new(shape: Vec<u64>, first: u64, length: u64, mut bits: Vec<u8>) -> Result<Self> {
-        if shape.is_empty() || shape.len() > RANK_MAX {
-            return refuse(format!("a mask of rank {}, expected 1 to {RANK_MAX} axes", shape.len()));
-        }
+        let elements = masked_elements(&shape)?;
         if length > POINTS_MAX as u64 {
             return refuse(format!("a mask of {length} flags, the most in one selection is {POINTS_MAX}"));
         }
         if length.div_ceil(8) != bits.len() as u64 {
             return refuse(format!("a mask of {length} flags has {} bytes", bits.len()));
         }
-        let elements = elements_of(&shape)?;
         if first.checked_add(length).is_none_or(|end| end > elements) {
             return refuse(format!("a mask of {length} flags from element {first} on for shape {shape:?}"));
         }
         if let (Some(last), used @ 1..) = (bits.last_mut(), length % 8) {
             *last &= (1 << used) - 1;
         }
-        Ok(Self { shape, first, bits })
+        Ok(Self { shape, flags: Flags::Bits { first, bits } })
+    }
+
+    /// The same where few flags are true: how many elements, from `first` on, lie before each and behind the one before.
+    ///
+    /// # Errors
+    /// `bad_selection` where an element lies outside the shape, or with more than [`POINTS_MAX`] elements.
+    pub fn sparse(shape: Vec<u64>, first: u64, skips: &[u64]) -> Result<Self> {
+        let elements = masked_elements(&shape)?;
+        if skips.len() > POINTS_MAX {
+            return refuse(format!("a mask of {} elements, the most in one selection is {POINTS_MAX}", skips.len()));
+        }
+        let mut next = first;
+        let position = |(number, skip): (usize, &u64)| match next.checked_add(*skip).filter(|at| *at < elements) {
+            Some(position) => {
+                next = position + 1;
+                Ok(position)
+            }
+            None => refuse(format!("element {number} of a mask lies {skip} behind {next}, outside of shape {shape:?}")),
+        };
+        let positions = skips.iter().enumerate().map(position).collect::<Result<_>>()?;
+        Ok(Self { shape, flags: Flags::Set(positions) })
     }
 
     pub(super) fn resolve(&self, shape: &[u64]) -> Result<Arc<[u64]>> {
         if self.shape != shape {
             return refuse(format!("a mask of shape {:?} for an array of shape {shape:?}", self.shape));
         }
-        Ok(self.positions().collect())
-    }
-
-    fn positions(&self) -> impl Iterator<Item = u64> {
-        (self.first..).step_by(8).zip(&self.bits).flat_map(|(first, bits)| {
-            let mut left = *bits;
-            std::iter::from_fn(move || {
-                let bit = (left != 0).then(|| u64::from(left.trailing_zeros()))?;
-                left &= left - 1;
-                Some(first + bit)
-            })
+        Ok(match &self.flags {
+            Flags::Bits { first, bits } => set_bits(*first, bits).collect(),
+            Flags::Set(positions) => Arc::clone(positions),
         })
     }
+}
+
+/// Positions of the bits that are 1.
+fn set_bits(first: u64, bits: &[u8]) -> impl Iterator<Item = u64> {
+    bits.iter().enumerate().flat_map(move |(byte, bits)| {
+        let (first, mut left) = (first + byte as u64 * 8, *bits);
+        std::iter::from_fn(move || {
+            let bit = (left != 0).then(|| u64::from(left.trailing_zeros()))?;
+            left &= left - 1;
+            Some(first + bit)
+        })
+    })
 }
 
 /// Written as the points that it selects.
@@ -154,7 +183,10 @@ impl fmt::Display for ElementMask {
             coordinates_of(position, &self.shape, &mut coordinates);
             coordinates
         };
-        write_points(f, self.positions().map(coordinates))
+        match &self.flags {
+            Flags::Bits { first, bits } => write_points(f, set_bits(*first, bits).map(coordinates)),
+            Flags::Set(positions) => write_points(f, positions.iter().map(|position| coordinates(*position))),
+        }
     }
 }
 
@@ -176,6 +208,14 @@ pub(crate) fn coordinates_of(position: u64, shape: &[u64], out: &mut Vec<u64>) {
     for (coordinate, size) in out.iter_mut().zip(shape).rev() {
         *coordinate = left % size;
         left /= size;
+    }
+}
+
+/// Elements of an array that a mask can be of.
+fn masked_elements(shape: &[u64]) -> Result<u64> {
+    match shape.len() {
+        1..=RANK_MAX => elements_of(shape),
+        rank => refuse(format!("a mask of rank {rank}, expected 1 to {RANK_MAX} axes")),
     }
 }
 
