@@ -64,7 +64,7 @@ fn bench_plan(bencher: Bencher, storage: Storage, part: Part) {
     };
     let selection = Selection::of(part, Vec::new()).expect("a valid selection");
     bencher.bench_local(|| {
-        let extents = [ExtentView { first_row: 0, array_row: 0, rows: ROWS, meta: &meta, inline: false }];
+        let extents = [ExtentView { first_row: 0, array_row: 0, rows: ROWS, meta: &meta, inline: false, sources: &[] }];
         let selected = black_box(&selection).resolve(meta.shape()).expect("all inside");
         let plan = Plan::new(&extents, &selected, &PlanOptions::default()).expect("a valid plan");
         (0..plan.batches()).map(|at| plan.batch(at).blocks().len()).sum::<usize>()

@@ -19,11 +19,12 @@ fn tickets_of_any_bytes_are_opened_or_refused() {
         axis(axis_selection::Kind::List(IndexList { indices: (0..300).collect() })),
         axis(axis_selection::Kind::Mask(Mask { length: 20, bits: vec![255, 1, 15] })),
     ];
-    let part = get_data_request::Part::Parts(Selection { axes, fields: vec!["t".into()] });
+    let part = get_data_request::Part::Parts(Selection { axes, fields: vec!["t".into()], elements: None });
     let request = GetDataRequest { animal: "m1".into(), part: Some(part), ..GetDataRequest::default() };
     let claims = TicketClaims { version_id: 7, request: Some(request.clone()), principal_id: 3, expires_s: -1 };
     let many = vec![AxisSelection::default(); 50_000];
-    let wide = get_data_request::Part::Parts(Selection { axes: many, fields: vec![String::new(); 50_000] });
+    let wide =
+        get_data_request::Part::Parts(Selection { axes: many, fields: vec![String::new(); 50_000], elements: None });
     let wide = GetDataRequest { part: Some(wide), ..GetDataRequest::default() };
     let seeds = [
         pack_request(&request),
