@@ -171,15 +171,16 @@ impl<'a> Chunk<'a> {
         Self { format: Format::Blosc2, stored: &[], bytes, block_bytes: bytes.max(1), content }.checked()
     }
 
-    /// A value that is repeated has to end with the chunk.
-    fn checked(self) -> Result<Self> {
-        match self.content {
-            Content::Uniform(value) if value.is_empty() || !self.bytes.is_multiple_of(value.len()) => {
+    /// A value that is repeated has to end with the chunk, which then is one block.
+    fn checked(mut self) -> Result<Self> {
+        if let Content::Uniform(value) = self.content {
+            if value.is_empty() || !self.bytes.is_multiple_of(value.len()) {
                 let how = format!("values of {} bytes in a chunk of {}", value.len(), self.bytes);
-                Err(self.format.damaged(self.stored, how))
+                return Err(self.format.damaged(self.stored, how));
             }
-            _ => Ok(self),
+            self.block_bytes = self.bytes.max(1);
         }
+        Ok(self)
     }
 
     /// Decoded bytes of the chunk.
@@ -490,4 +491,40 @@ impl<'s> Work<'s> {
 /// Refuses what Blosc2 can do and no writer of HDF5 files does, by name.
 pub(in crate::codec) fn unsupported2(what: &str) -> Error {
     Error::new(Reason::UnsupportedFilter, format!("filter 32026 (blosc2) with {what} has no decoder here"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// No filter of HDF5 writes these: they are what Blosc2 makes of arrays that were never filled in.
+    #[test]
+    fn chunks_of_one_value_repeat_it_across_blocks() {
+        let stored = |kind: u8, element_bytes: u8, bytes: u32, value: &[u8]| {
+            // Blocks of 4 bytes, which no value of 3 ends with.
+            let sizes = [bytes, 4, 32 + value.len() as u32].map(u32::to_le_bytes);
+            [&[5, 1, 5, element_bytes], sizes.as_flattened(), &[0; 15], &[kind << 4], value].concat()
+        };
+        let decode = |stored: &[u8]| {
+            let mut out = vec![9; 12];
+            let bytes = Chunk::blosc2(stored)?.decode(&mut out, &mut Scratch::default())?;
+            Ok::<_, Error>(out[..bytes].to_vec())
+        };
+        assert_eq!(decode(&stored(3, 1, 12, b"abc")).unwrap(), b"abcabcabcabc");
+        assert_eq!(decode(&stored(1, 5, 7, b"")).unwrap(), [0; 7]);
+        assert_eq!(decode(&stored(4, 1, 12, b"")).unwrap(), [0; 12], "never written");
+        assert_eq!(decode(&stored(2, 4, 8, b"")).unwrap(), [0, 0, 0xC0, 0x7F, 0, 0, 0xC0, 0x7F]);
+        assert_eq!(decode(&stored(2, 8, 8, b"")).unwrap(), f64::NAN.to_le_bytes());
+        for (stored, why) in [
+            (stored(3, 1, 12, b""), "no value"),
+            (stored(3, 1, 12, b"abcde"), "a value that does not end with the chunk"),
+            (stored(3, 1, 3, b"abcdef"), "a value longer than the chunk"),
+            (stored(2, 4, 10, b""), "half a number"),
+            (stored(2, 2, 8, b""), "no type of number"),
+            (stored(5, 1, 8, b""), "an unknown value"),
+            (stored(1, 1, 13, b""), "more than there is room for"),
+        ] {
+            assert!(decode(&stored).is_err(), "{why}");
+        }
+    }
 }
