@@ -314,6 +314,17 @@ fn a_list_of_650_000_entries_is_read_and_resolved_in_linear_time() {
     assert_eq!(resolved.text(), None);
 }
 
+/// Each of them once looked at all of the text in front of it.
+#[test]
+fn a_million_points_or_items_are_read_in_linear_time() {
+    let points = format!("points[{}]", "[1,2],".repeat(500_000));
+    let Part::Points(read) = Selection::parse(&points).unwrap().part().clone() else { panic!("points") };
+    assert_eq!(read.len(), 500_000);
+    for many in ["::2,", "1,", "...,"] {
+        assert_eq!(Selection::parse(&many.repeat(1_000_000)).unwrap_err().reason, Reason::BadSelection);
+    }
+}
+
 fn item() -> impl Strategy<Value = Item> {
     let bound = || prop_oneof![Just(None), any::<i64>().prop_map(Some), (-9i64..9).prop_map(Some)];
     prop_oneof![

@@ -2,6 +2,7 @@
 
 use super::{Item, Part, Points, Selection};
 use crate::error::{Error, Reason, Result};
+use crate::meta::RANK_MAX;
 
 /// How many characters of an unexpected word are shown.
 const SHOWN_CHARS: usize = 20;
@@ -21,6 +22,8 @@ pub(super) fn parse(text: &str) -> Result<Selection> {
             Some('p') if points.is_none() && items.is_empty() => points = Some(parser.points()?),
             _ if points.is_some() => return Err(parser.expected("nothing besides points but quoted field names")),
             Some('p') => return Err(parser.expected("an index: points take the place of all axes")),
+            // A text of millions of items is refused by the first one too many.
+            _ if items.len() > RANK_MAX + 1 => return Selection::new(items, fields),
             _ => items.push(parser.item()?),
         }
         parser.blanks();
@@ -68,9 +71,10 @@ impl<'a> Parser<'a> {
             return Ok(Item::Slice { start, stop, step: None });
         }
         self.blanks();
-        let position = self.position();
+        let step_at = self.at;
         let step = self.bound()?;
         if step == Some(0) {
+            let position = self.position_of(step_at);
             let message = format!("selection, character {position}: a step of 0, expected another number");
             return Err(Error::new(Reason::BadSelection, message));
         }
@@ -102,9 +106,10 @@ impl<'a> Parser<'a> {
             if !parser.takes("[") {
                 return Err(parser.expected("'[' and the coordinates of a point"));
             }
-            let position = parser.position();
+            let point_at = parser.at;
             let point = parser.entries(Self::number)?;
             if point.is_empty() || (count > 0 && point.len() != rank) {
+                let position = parser.position_of(point_at);
                 let (found, wanted) = (point.len(), if count == 0 { "at least 1".into() } else { rank.to_string() });
                 let message = format!(
                     "selection, character {position}: point {count} has {found} coordinates, expected {wanted}"
@@ -220,8 +225,13 @@ impl<'a> Parser<'a> {
         if self.at == self.text.len() { Ok(()) } else { Err(self.expected(expected)) }
     }
 
+    /// For errors only: it counts all characters in front.
     fn position(&self) -> usize {
-        self.text[..self.at].chars().count() + 1
+        self.position_of(self.at)
+    }
+
+    fn position_of(&self, at: usize) -> usize {
+        self.text[..at].chars().count() + 1
     }
 
     fn expected(&self, what: &str) -> Error {
