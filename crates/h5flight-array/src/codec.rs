@@ -171,7 +171,7 @@ pub fn decode_unsized(filter: &Filter, element_bytes: u64, stored: &[u8], bytes_
     };
     let mut room = match stage {
         Stage::Rearranges(_) => stored.len(),
-        _ => stored.len().saturating_mul(FIRST_FACTOR).clamp(64 << 10, bytes_max.max(64 << 10)),
+        _ => stored.len().saturating_mul(FIRST_FACTOR).max(64 << 10).min(bytes_max),
     };
     let mut scratch = Scratch::default();
     loop {

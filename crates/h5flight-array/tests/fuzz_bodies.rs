@@ -6,7 +6,7 @@ mod bodies;
 mod harness;
 
 use bytes::Bytes;
-use h5flight_array::codec::{fletcher32, shuffle};
+use h5flight_array::codec::{self, DEFLATE, FLETCHER32, SHUFFLE, fletcher32, shuffle};
 use h5flight_array::index::{ChunkPointer, ChunkRun};
 use h5flight_array::inspect::{Frame, Message, Object, ObjectKind};
 use h5flight_array::meta::{ArrayMeta, ByteOrder, ElementType, Filter, Space, Storage, Text};
@@ -24,6 +24,8 @@ fn the_text_of_a_selection() {
         "-9223372036854775808:9223372036854775807:-9223372036854775808",
         "1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1",
         "np.newaxis",
+        "points[[0,1],[5,2],[-1,0]], \"t\"",
+        &format!("points[{}]", "[1],".repeat(50_000)),
         &format!("[{list}]"),
         &"1,".repeat(100_000),
         &"\"\",".repeat(30_000),
@@ -41,13 +43,29 @@ fn stored_chunks() {
     let bytes = compressor.zlib_compress(&shuffle::shuffle(&values, 2), &mut deflated).unwrap();
     deflated.truncate(bytes);
     let checked = [deflated.clone(), fletcher32::checksum(&deflated).to_le_bytes().to_vec()].concat();
-    // Filters and sizes come from the first bytes: small variations of them meet every pipeline.
-    let seeds: Vec<Vec<u8>> = (0..24u8)
-        .flat_map(|head| {
-            let heads = [vec![0, head], vec![1, 1, 1, 2, 0, head, 0], vec![2, 1, 1, 2, 0, 2, 0, head, head]];
-            heads.map(|head| [&head[..], &checked[..]].concat())
-        })
-        .collect();
+    // As the body reads it: filters with their parameters, bytes of an element, of the chunk, no mask, what is stored.
+    let known: Vec<u32> = codec::known().map(|(id, _)| id).collect();
+    let at = |id| known.iter().position(|known| *known == id).unwrap() as u8;
+    let sizes = |bytes: u32| [&[0, 1, 1, 255][..], &bytes.to_le_bytes(), &[0; 5]].concat();
+    let three = [2, at(SHUFFLE), 1, 2, at(DEFLATE), 0, at(FLETCHER32), 0];
+    let mut seeds = vec![
+        [&three[..], &sizes(values.len() as u32), &checked].concat(),
+        [&[0, at(DEFLATE), 0][..], &sizes(values.len() as u32), &deflated].concat(),
+        // A stream that is longer than its chunk is declared.
+        [&[0, at(DEFLATE), 0][..], &sizes(1000), &deflated].concat(),
+    ];
+    for filter in 0..known.len() as u8 {
+        seeds.push([&[0, filter, 5, 2, 2, 8, 16, 1][..], &sizes(64), &[0; 8], &values[..200]].concat());
+        seeds.push(
+            [
+                &[1, filter, 0, at(SHUFFLE), 0][..],
+                &sizes(200),
+                &[0, 0, 0, 0, 0, 0, 0, 200, 0, 0, 0, 64],
+                &deflated[..200],
+            ]
+            .concat(),
+        );
+    }
     harness::run("chunk_decoders", bodies::chunk_decoders, &seeds);
 }
 
