@@ -26,6 +26,7 @@ mod bitshuffle;
 mod blosc;
 mod blosc2;
 mod bzip2;
+mod copies;
 pub mod deflate;
 pub mod fletcher32;
 mod lz4;

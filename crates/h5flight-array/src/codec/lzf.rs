@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use super::copies::copy_within;
 use super::{Decode, Known, LZF, Scratch, Stage, damaged, too_long};
 use crate::error::Result;
 
@@ -26,8 +27,6 @@ const COPY_FROM: u8 = 32;
 /// The most literals of one instruction. Where input and output have room, so many are moved whatever is asked for: a
 /// move of known size is much cheaper than a call, and what is too much is written over by the next instruction.
 const LITERALS_MAX: usize = 32;
-/// Bytes of a copy moved at once, for the same reason.
-const COPY_BYTES: usize = 16;
 /// The length field that is continued in the next byte.
 const LONG_COPY: usize = 7;
 
@@ -78,27 +77,6 @@ fn take_byte(input: &mut &[u8]) -> Option<u8> {
     let (byte, rest) = input.split_first()?;
     *input = rest;
     Some(*byte)
-}
-
-/// Copies `length` bytes from `start` to `at`, as if one by one: a copy longer than its distance repeats itself.
-pub(super) fn copy_within(out: &mut [u8], start: usize, at: usize, length: usize) {
-    let distance = at - start;
-    if distance >= COPY_BYTES && out.len() - at >= length.next_multiple_of(COPY_BYTES) {
-        for step in (0..length).step_by(COPY_BYTES) {
-            let (before, after) = out.split_at_mut(at + step);
-            if let (Some(from), Some(to)) = (before[start + step..].first_chunk(), after.first_chunk_mut()) {
-                let block: [u8; COPY_BYTES] = *from;
-                *to = block;
-            }
-        }
-    } else if distance == 1 {
-        let byte = out[start];
-        out[at..at + length].fill(byte);
-    } else {
-        for offset in 0..length {
-            out[at + offset] = out[start + offset];
-        }
-    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 //!   are added follow, up to and including the first one below 255. Its distance less 1 is the low five bits of `c` and
 //!   one more byte; where these are all set, the distance is 8192 more than the two bytes that follow, high byte first.
 
-use super::super::lzf::copy_within;
+use super::super::copies::copy_within;
 
 /// First bytes below this start literals, all others a copy.
 const COPY_FROM: u8 = 32;

@@ -1,6 +1,6 @@
 //! The compressors behind Blosc: one stream becomes exactly the bytes that are its part of a block.
 
-use super::super::{Scratch, zstd};
+use super::super::{Scratch, lz4, zstd};
 use super::blosclz;
 
 /// What made a stream.
@@ -31,7 +31,7 @@ impl Compressor {
     pub(super) fn decompress(self, stored: &[u8], out: &mut [u8], scratch: &mut Scratch) -> Result<(), String> {
         let bytes = match self {
             Self::Blosclz => blosclz::decompress(stored, out).map_err(str::to_owned),
-            Self::Lz4 => lz4_flex::block::decompress_into(stored, out).map_err(|error| error.to_string()),
+            Self::Lz4 => lz4::decompress_block(stored, out).map(|()| out.len()).map_err(|error| error.to_string()),
             Self::Snappy => snap::raw::Decoder::new().decompress(stored, out).map_err(|error| error.to_string()),
             Self::Zlib => scratch.decompressor.zlib_decompress(stored, out).map_err(|error| error.to_string()),
             Self::Zstd => zstd::decompress(stored, out, scratch).map_err(|error| error.to_string()),
