@@ -120,3 +120,84 @@ fn lzf(bencher: Bencher) {
     codec::lzf::decompress(&stored, &mut data).expect("a valid stream");
     bench_pipeline(bencher, &[filter(codec::LZF, &[])], stored, &data);
 }
+
+/// 8 KiB at a time, as bitshuffle does; against the interleaving of bytes alone see `unshuffle_alone`.
+#[divan::bench(args = [1, 2, 4, 8, 12])]
+fn bitshuffle_alone(bencher: Bencher, element_bytes: usize) {
+    let data = chunk(element_bytes);
+    let params = [0, 5, element_bytes as u32, 0, 0];
+    bench_pipeline(
+        bencher,
+        &[filter(codec::BITSHUFFLE, &params)],
+        bitshuffled(&data, element_bytes, <[u8]>::to_vec),
+        &data,
+    );
+}
+
+#[divan::bench(args = [2, 4, 8])]
+fn bitshuffle_lz4(bencher: Bencher, element_bytes: usize) {
+    let data = chunk(element_bytes);
+    let stored = bitshuffled(&data, element_bytes, |block| sized(&lz4_flex::block::compress(block)));
+    let params = [0, 5, element_bytes as u32, 0, 2];
+    bench_pipeline(bencher, &[filter(codec::BITSHUFFLE, &params)], framed(CHUNK_BYTES, 8192, stored), &data);
+}
+
+#[divan::bench(args = [2, 4, 8])]
+fn bitshuffle_zstd(bencher: Bencher, element_bytes: usize) {
+    let data = chunk(element_bytes);
+    let compress = |block: &[u8]| sized(&zstd::bulk::compress(block, 3).expect("memory to compress"));
+    let stored = bitshuffled(&data, element_bytes, compress);
+    let params = [0, 5, element_bytes as u32, 0, 3];
+    bench_pipeline(bencher, &[filter(codec::BITSHUFFLE, &params)], framed(CHUNK_BYTES, 8192, stored), &data);
+}
+
+#[divan::bench(args = [2, 8])]
+fn shuffle_lz4(bencher: Bencher, element_bytes: usize) {
+    let data = chunk(element_bytes);
+    let block = lz4_flex::block::compress(&codec::shuffle::shuffle(&data, element_bytes));
+    let filters = [filter(codec::SHUFFLE, &[element_bytes as u32]), filter(codec::LZ4, &[])];
+    bench_pipeline(bencher, &filters, framed(CHUNK_BYTES, CHUNK_BYTES, sized(&block)), &data);
+}
+
+#[divan::bench(args = [2, 8])]
+fn shuffle_zstd(bencher: Bencher, element_bytes: usize) {
+    let data = chunk(element_bytes);
+    let shuffled = codec::shuffle::shuffle(&data, element_bytes);
+    let stored = zstd::bulk::compress(&shuffled, 3).expect("memory to compress");
+    let filters = [filter(codec::SHUFFLE, &[element_bytes as u32]), filter(codec::ZSTD, &[])];
+    bench_pipeline(bencher, &filters, stored, &data);
+}
+
+#[divan::bench(args = [2, 8])]
+fn bzip2(bencher: Bencher, element_bytes: usize) {
+    let data = chunk(element_bytes);
+    let mut stored = Vec::with_capacity(2 * CHUNK_BYTES);
+    let mut compressor = bzip2::Compress::new(bzip2::Compression::best(), 0);
+    compressor.compress_vec(&data, &mut stored, bzip2::Action::Finish).expect("a valid call");
+    bench_pipeline(bencher, &[filter(codec::BZIP2, &[9])], stored, &data);
+}
+
+/// Blocks of 8 KiB, bit by bit, each then stored as `store` says; what is no whole block is in eights of elements.
+fn bitshuffled(data: &[u8], element_bytes: usize, store: impl Fn(&[u8]) -> Vec<u8>) -> Vec<u8> {
+    let (whole, plain) = data.split_at(data.len() - data.len() % (8 * element_bytes));
+    let blocks = whole.chunks(8192 / element_bytes / 8 * 8 * element_bytes).flat_map(|block| {
+        let row_bytes = block.len() / (8 * element_bytes);
+        let mut transposed = vec![0; block.len()];
+        for (element, bytes) in block.chunks_exact(element_bytes).enumerate() {
+            for bit in 0..8 * element_bytes {
+                transposed[bit * row_bytes + element / 8] |= (bytes[bit / 8] >> (bit % 8) & 1) << (element % 8);
+            }
+        }
+        store(&transposed)
+    });
+    blocks.chain(plain.iter().copied()).collect()
+}
+
+/// Bytes behind their number, and blocks behind what they decode to.
+fn sized(block: &[u8]) -> Vec<u8> {
+    [&(block.len() as u32).to_be_bytes()[..], block].concat()
+}
+
+fn framed(bytes: usize, block_bytes: usize, blocks: Vec<u8>) -> Vec<u8> {
+    [&(bytes as u64).to_be_bytes()[..], &(block_bytes as u32).to_be_bytes(), &blocks].concat()
+}
