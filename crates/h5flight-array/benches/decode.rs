@@ -201,3 +201,27 @@ fn sized(block: &[u8]) -> Vec<u8> {
 fn framed(bytes: usize, block_bytes: usize, blocks: Vec<u8>) -> Vec<u8> {
     [&(bytes as u64).to_be_bytes()[..], &(block_bytes as u32).to_be_bytes(), &blocks].concat()
 }
+
+/// Blosc's usual form of shuffled elements: blocks of 256 KiB, each of one LZ4 stream.
+fn blosc_chunk(data: &[u8], element_bytes: usize) -> Vec<u8> {
+    const BLOCK_BYTES: usize = 256 << 10;
+    /// Shuffled, not split, LZ4.
+    const FLAGS: u8 = 0x31;
+    let blocks = data.chunks(BLOCK_BYTES).map(|block| codec::shuffle::shuffle(block, element_bytes));
+    let (mut starts, mut streams) = (Vec::new(), Vec::new());
+    let header_bytes = 16 + 4 * data.len().div_ceil(BLOCK_BYTES);
+    for block in blocks {
+        let stream = lz4_flex::block::compress(&block);
+        starts.extend(((header_bytes + streams.len()) as u32).to_le_bytes());
+        streams.extend((stream.len() as u32).to_le_bytes());
+        streams.extend(stream);
+    }
+    let sizes = [data.len(), BLOCK_BYTES, header_bytes + streams.len()].map(|bytes| (bytes as u32).to_le_bytes());
+    [&[2, 1, FLAGS, element_bytes as u8], sizes.as_flattened(), &starts, &streams].concat()
+}
+
+#[divan::bench(args = [2, 4, 8])]
+fn blosc_lz4(bencher: Bencher, element_bytes: usize) {
+    let data = chunk(element_bytes);
+    bench_pipeline(bencher, &[filter(codec::BLOSC, &[])], blosc_chunk(&data, element_bytes), &data);
+}
