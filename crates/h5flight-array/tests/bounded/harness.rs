@@ -1,19 +1,19 @@
 //! Runs a fuzz body a bounded number of times: on slices of real files, on seeds written by hand, on mutations of both
 //! and on noise, while an allocator counts what the body takes.
-//!
-//! `H5FLIGHT_SEED=n` repeats a run: it is printed at its start. `H5FLIGHT_CASES=n` makes it longer.
+
+#[path = "../oracle/seed.rs"]
+mod seed;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Memory that a body may take by byte of its input, besides what the input declares.
 const FACTOR: u64 = 64;
 /// And what it may take for any input.
 const FLOOR_BYTES: u64 = 1 << 20;
 /// Inputs without `H5FLIGHT_CASES`: all bodies together take some seconds.
-const CASES: u64 = 6_000;
+const CASES: u32 = 6_000;
 /// Longer seeds are tried as they are: mutations of them would take all the time there is.
 const SEED_BYTES_MAX: usize = 8 << 10;
 /// The longest slice of a real file.
@@ -91,32 +91,18 @@ impl Random {
     }
 }
 
-/// A seed of its own for each run, printed; `H5FLIGHT_SEED` repeats one.
-pub fn random(what: &str) -> Random {
-    let given = std::env::var("H5FLIGHT_SEED").ok().map(|seed| seed.parse().expect("H5FLIGHT_SEED is a number"));
-    let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_nanos() as u64);
-    let seed: u64 = given.unwrap_or_else(clock);
-    println!("{what}: H5FLIGHT_SEED={seed}");
-    Random(seed | 1)
-}
-
-/// Inputs of a run.
-pub fn cases() -> u64 {
-    std::env::var("H5FLIGHT_CASES").map_or(CASES, |cases| cases.parse().expect("H5FLIGHT_CASES is a number"))
-}
-
 /// Runs `body` on seeds and what comes of them.
 ///
 /// # Panics
 /// Where the body does, after its input was printed, or where it takes too much memory.
 pub fn run(what: &str, body: fn(&[u8]) -> u64, seeds: &[Vec<u8>]) {
-    let mut random = random(what);
+    let mut random = Random(seed::seed(what) | 1);
     let files = corpus();
     for seed in seeds {
         check(what, body, seed);
     }
     let seeds: Vec<&Vec<u8>> = seeds.iter().filter(|seed| seed.len() <= SEED_BYTES_MAX).collect();
-    for _ in 0..cases() {
+    for _ in 0..seed::cases(CASES) {
         let mut input = match random.below(4) {
             0 => random.bytes(600),
             1 if !files.is_empty() => slice(&mut random, &files),

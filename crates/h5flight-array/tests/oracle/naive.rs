@@ -3,6 +3,9 @@
 //! A *cell* is one row of one column in a form that does not depend on the layout: numbers little-endian, strings and
 //! sequences behind their length.
 
+pub mod encode;
+pub mod stored;
+
 use std::collections::BTreeSet;
 
 use arrow::array::{Array, AsArray};
@@ -245,9 +248,13 @@ impl NaiveArray {
 
     /// All elements of a box; past the array's edge chunks hold rubbish.
     fn boxed(&self, block: &Block) -> Vec<u8> {
+        self.boxed_at(&block.origin, &block.shape)
+    }
+
+    fn boxed_at(&self, origin: &[u64], shape: &[u64]) -> Vec<u8> {
         let mut bytes = Vec::new();
-        each_index(&block.shape, |within| {
-            let index: Vec<u64> = within.iter().zip(&block.origin).map(|(within, origin)| within + origin).collect();
+        each_index(shape, |within| {
+            let index: Vec<u64> = within.iter().zip(origin).map(|(within, origin)| within + origin).collect();
             if index.iter().zip(self.meta.shape()).all(|(index, size)| index < size) {
                 bytes.extend(self.element_at(&index));
             } else {
