@@ -9,14 +9,19 @@
 //! error of the operating system never becomes a short or zero-filled result.
 
 mod coalesce;
+#[cfg(test)]
+mod faults;
 mod open;
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 
 use bytes::{Bytes, BytesMut};
+#[cfg(not(test))]
 use rustix::buffer::spare_capacity;
-use rustix::io::{Errno, pread};
+use rustix::io::Errno;
+#[cfg(not(test))]
+use rustix::io::pread;
 
 use crate::error::{Error, Reason, Result};
 
@@ -113,7 +118,7 @@ impl StoredFile {
     /// `truncated` where the file ends before them, `io`.
     pub fn read_exact_at(&self, offset: u64, out: &mut [u8]) -> Result<ReadCounts> {
         self.check_range(ByteRange { offset, bytes: out.len() as u64 })?;
-        complete(offset, out.len(), |done| pread(&self.file, &mut out[done..], offset + done as u64))
+        complete(offset, out.len(), |done| self.pread(&mut out[done..], offset + done as u64))
     }
 
     /// Reads ranges in as few calls as [`CoalesceOptions::default`] says.
@@ -158,12 +163,21 @@ impl StoredFile {
         let bytes = usize::try_from(run.bytes).map_err(too_large)?;
         // Read straight into fresh memory: zeroing it first would cost as much as the read from the page cache.
         let mut buffer = Vec::with_capacity(bytes);
-        let counts = complete(run.offset, bytes, |done| {
-            pread(&self.file, spare_capacity(&mut buffer), run.offset + done as u64)
-        })?;
+        let counts = complete(run.offset, bytes, |done| self.pread_on(&mut buffer, run.offset + done as u64))?;
         // An allocator may give more than asked for, and then the read does too.
         buffer.truncate(bytes);
         Ok((Bytes::from(buffer), counts))
+    }
+
+    #[cfg(not(test))]
+    fn pread(&self, out: &mut [u8], offset: u64) -> rustix::io::Result<usize> {
+        pread(&self.file, out, offset)
+    }
+
+    /// Appends to what is in the buffer, as far as it has room.
+    #[cfg(not(test))]
+    fn pread_on(&self, buffer: &mut Vec<u8>, offset: u64) -> rustix::io::Result<usize> {
+        pread(&self.file, spare_capacity(buffer), offset)
     }
 
     fn check_range(&self, range: ByteRange) -> Result<()> {
