@@ -1,2 +1,5 @@
 #![no_main]
-libfuzzer_sys::fuzz_target!(|data: &[u8]| drop(h5flight_array_fuzz::ticket::ticket(data)));
+#[path = "../src/ticket.rs"]
+mod ticket;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| drop(ticket::ticket(data)));

@@ -1,5 +1,6 @@
 //! What the fuzz targets do with an input. The tests of h5flight-array include this file and run the same on seeds and
-//! mutations of them (`tests/fuzz_bodies.rs`; `ticket` runs in h5flight-proto), so that each also holds without a fuzzer.
+//! mutations of them (`tests/fuzz_bodies.rs`), so that each also holds without a fuzzer. `ticket.rs` stands alone: it
+//! runs in the tests of h5flight-proto.
 //!
 //! ```text
 //! cargo +nightly fuzz run chunk_decoders -- -max_len=4096      # in crates/h5flight-array
@@ -14,9 +15,6 @@ mod frames;
 mod input;
 mod plan;
 mod selection;
-// Without this, the tests of h5flight-array would need h5flight-proto.
-#[cfg(not(test))]
-pub mod ticket;
 
 pub use blocks::cached_values;
 pub use chunks::{chunk_decoders, chunk_runs};
