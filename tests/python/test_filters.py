@@ -1,11 +1,13 @@
-"""Filters that hdf5plugin writes, with every option that changes the stored form, against what h5py reads.
+"""Filters of hdf5plugin and of libhdf5, with every option that changes the stored form, against what h5py reads.
 
-A filter is a row of CASES: the same arrays are written through each of them, in chunks of every kind.
+A filter is a row of CASES or LIBRARY_CASES: the same arrays are written through each of them, in chunks of every kind.
+N-bit depends on the type alone: there, the types are the table.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,21 +50,25 @@ CASES: dict[str, Options] = {
 }
 """What `h5py.Group.create_dataset` is told, by name."""
 
-LEVELS = (0, 1, 5, 9)
-"""Levels of Blosc: 0 does not compress, 1 and 9 cut into other blocks than 5."""
+
+def levels(cname: str) -> tuple[int, ...]:
+    """Levels of Blosc: 0 does not compress, 1 and 9 cut into other blocks than 5, whatever the compressor."""
+    return (0, 1, 5, 9) if cname == "lz4" else (5,)
+
+
 BLOSC: dict[str, Options] = {
     **{
         f"blosc_{cname}_{shuffle}_{level}": hdf5plugin.Blosc(cname=cname, shuffle=shuffle, clevel=level)
         for cname in ("blosclz", "lz4", "lz4hc", "snappy", "zlib", "zstd")
         for shuffle in (hdf5plugin.Blosc.NOSHUFFLE, hdf5plugin.Blosc.SHUFFLE, hdf5plugin.Blosc.BITSHUFFLE)
-        for level in LEVELS
+        for level in levels(cname)
     },
     **{
         f"blosc2_{cname}_{filters}_{level}": hdf5plugin.Blosc2(cname=cname, filters=filters, clevel=level)
         for cname in ("blosclz", "lz4", "lz4hc", "zlib", "zstd")
         # Nothing, shuffle, bit shuffle, delta, and less precise values, which the library refuses: it skips the chunk.
         for filters in range(5)
-        for level in LEVELS
+        for level in levels(cname)
     },
 }
 """Every compressor and filter of Blosc and Blosc2."""
@@ -102,17 +108,34 @@ def slices(shape: tuple[int, ...]) -> list[tuple[slice, ...]]:
     return [(), inner, back, row]
 
 
-def check(publish: Callable[..., h5flight.Experiment], path: Path, options: Options, types: list[str]) -> None:
+def fractions(dtype: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
+    """Values of either sign with digits behind the point, and some that are equal."""
+    values = np.random.default_rng(seed).standard_normal(shape) * 300
+    values.reshape(-1)[::5] = -1.5
+    return values.astype(dtype)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One filter, and what is written with it."""
+
+    options: Options
+    types: list[str]
+    shapes: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
+    values: tuple[Callable[[str, tuple[int, ...], int], np.ndarray], ...]
+
+
+def check(publish: Callable[..., h5flight.Experiment], path: Path, case: Case) -> None:
     """Write arrays of all types and shapes with one filter, and read them back as h5py does."""
     seed = int(np.random.default_rng().integers(1 << 32))
     print(f"seed {seed}")
     with h5py.File(path, "w") as file:
-        for i, dtype in enumerate(types):
-            for j, (form, (shape, chunks)) in enumerate(SHAPES.items()):
-                # Types of one size differ little to a filter: each shape has both kinds of values, with half the types.
-                values = (noise, smooth)[(i + j) % 2]
+        for i, dtype in enumerate(case.types):
+            for j, (form, (shape, chunks)) in enumerate(case.shapes.items()):
+                # Types of one size differ little to a filter: each shape has every kind of values, with some of them.
+                values = case.values[(i + j) % len(case.values)]
                 name = f"{dtype.replace('<', 'le_').replace('>', 'be_')}_{form}_{values.__name__}"
-                file.create_dataset(name, data=values(dtype, shape, seed), chunks=chunks, **options)
+                file.create_dataset(name, data=values(dtype, shape, seed), chunks=chunks, **case.options)
     check_file(publish, path)
 
 
@@ -131,7 +154,7 @@ def test_every_filter_is_read_as_h5py_reads_it(
     server: Server, publish: Callable[..., h5flight.Experiment], name: str
 ) -> None:
     path = Path(server.roots["lab"]) / f"{name}.h5"
-    check(publish, path, CASES[name], TYPES.get(name, NUMBERS))
+    check(publish, path, Case(CASES[name], TYPES.get(name, NUMBERS), SHAPES, (noise, smooth)))
 
 
 @pytest.mark.parametrize("name", LARGE)
@@ -189,3 +212,123 @@ def test_text_of_its_own_length_may_be_filtered_too(
     experiment = publish(path, animal="filters")
     for name in cases:
         files.assert_same(experiment[name][...], files.objects(words), name)
+
+
+INTEGERS = [dtype for dtype in NUMBERS if dtype[1] != "f"]
+FLOATS = [dtype for dtype in NUMBERS if dtype[1] == "f"]
+
+SCANLINES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    **{form: shapes for form, shapes in SHAPES.items() if form != "ones"},
+    "beyond_the_longest": ((3, 9001), (2, 9001)),
+    "the_longest": ((3, 4096), (2, 4096)),
+    "shorter_than_a_block": ((200, 3), (70, 3)),
+}
+"""SHAPES for szip, which wants a block of pixels in a chunk and works by rows of up to 4096."""
+
+
+def whole_numbers(**options: Any) -> Case:
+    """Scale-offset of integers."""
+    return Case(options, INTEGERS, SHAPES, (noise, smooth))
+
+
+def digits(count: int, **options: Any) -> Case:
+    """Scale-offset of floats, which keeps so many digits behind the point."""
+    return Case({"scaleoffset": count, **options}, FLOATS, SHAPES, (fractions, smooth))
+
+
+LIBRARY_CASES: dict[str, Case] = {
+    **{
+        f"szip_{coding}_{pixels}": Case(
+            {"compression": "szip", "compression_opts": (coding, pixels)}, NUMBERS, SCANLINES, (noise, smooth)
+        )
+        for coding in ("nn", "ec")
+        for pixels in (2, 4, 8, 10, 16, 30, 32)
+    },
+    "szip_shuffle_fletcher32": Case(
+        {"compression": "szip", "shuffle": True, "fletcher32": True}, NUMBERS, SCANLINES, (noise, smooth)
+    ),
+    **{f"scaleoffset_bits_{bits}": whole_numbers(scaleoffset=bits) for bits in (0, 1, 5, 8)},
+    "scaleoffset_gzip": whole_numbers(scaleoffset=0, compression="gzip"),
+    "scaleoffset_shuffle_gzip": whole_numbers(scaleoffset=0, shuffle=True, compression="gzip"),
+    "scaleoffset_lzf": whole_numbers(scaleoffset=0, compression="lzf"),
+    "scaleoffset_fill_value": whole_numbers(scaleoffset=0, fillvalue=3),
+    "scaleoffset_bits_fill_value": whole_numbers(scaleoffset=7, fillvalue=100),
+    **{f"scaleoffset_digits_{count}": digits(count) for count in range(6)},
+    "scaleoffset_digits_fill_value": digits(2, fillvalue=-1.5),
+    "scaleoffset_digits_shuffle_gzip": digits(1, shuffle=True, compression="gzip"),
+}
+"""Filters that libhdf5 brings, or h5py's libhdf5 does."""
+
+
+@pytest.mark.parametrize("name", LIBRARY_CASES)
+def test_filters_of_libhdf5_are_read_as_h5py_reads_them(
+    server: Server, publish: Callable[..., h5flight.Experiment], name: str
+) -> None:
+    check(publish, Path(server.roots["lab"]) / f"{name}.h5", LIBRARY_CASES[name])
+
+
+def odd_integer(dtype: str, precision: int, offset: int) -> h5py.h5t.TypeID:
+    """An integer of which only some bits are significant."""
+    kind = h5py.h5t.py_create(np.dtype(dtype)).copy()
+    kind.set_precision(precision)
+    kind.set_offset(offset)
+    return kind
+
+
+def compound_of(members: list[tuple[int, h5py.h5t.TypeID]], size: int) -> h5py.h5t.TypeID:
+    kind = h5py.h5t.create(h5py.h5t.COMPOUND, size)
+    for number, (offset, member) in enumerate(members):
+        kind.insert(f"m{number}".encode(), offset, member)
+    return kind
+
+
+def stored_types() -> dict[str, h5py.h5t.TypeID]:
+    """What n-bit has something to do with, and what it leaves alone."""
+    kinds = {f"plain_{dtype[1:]}_{'be' if dtype[0] == '>' else 'le'}": plain(dtype) for dtype in NUMBERS}
+    for dtype in INTEGERS:
+        bits = np.dtype(dtype).itemsize * 8
+        for precision, offset in ((bits // 2, 0), (bits - 1, 0), (bits - 3, 2), (1, bits - 1)):
+            name = f"odd_{dtype[1:]}_{'be' if dtype[0] == '>' else 'le'}_{precision}_{offset}"
+            kinds[name] = odd_integer(dtype, precision, offset)
+    kinds["array"] = h5py.h5t.array_create(plain("<i4"), (2, 3))
+    kinds["compound"] = compound_of([(0, plain("<u2")), (2, plain(">f8")), (12, plain("S3"))], 16)
+    kinds["compound_odd"] = compound_of(
+        [(0, odd_integer("<i4", 13, 3)), (4, plain("<f4")), (8, h5py.h5t.array_create(odd_integer(">u2", 9, 0), (3,)))],
+        14,
+    )
+    kinds["nested"] = h5py.h5t.array_create(compound_of([(1, odd_integer("<u1", 5, 1)), (2, plain("<i8"))], 10), (2,))
+    return kinds
+
+
+def plain(dtype: str) -> h5py.h5t.TypeID:
+    return h5py.h5t.py_create(np.dtype(dtype))
+
+
+NBIT_PIPELINES: dict[str, list[Callable[[h5py.h5p.PropDCID], None]]] = {
+    "nbit": [lambda properties: properties.set_filter(h5py.h5z.FILTER_NBIT)],
+    "nbit_shuffle_gzip_fletcher32": [
+        lambda properties: properties.set_filter(h5py.h5z.FILTER_NBIT),
+        lambda properties: properties.set_shuffle(),
+        lambda properties: properties.set_deflate(4),
+        lambda properties: properties.set_fletcher32(),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", NBIT_PIPELINES)
+def test_nbit_is_read_as_h5py_reads_it(server: Server, publish: Callable[..., h5flight.Experiment], name: str) -> None:
+    seed = int(np.random.default_rng().integers(1 << 32))
+    print(f"seed {seed}")
+    path = Path(server.roots["lab"]) / f"{name}.h5"
+    with h5py.File(path, "w") as file:
+        for label, kind in stored_types().items():
+            properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+            properties.set_chunk((16, 7))
+            for add in NBIT_PIPELINES[name]:
+                add(properties)
+            space = h5py.h5s.create_simple((61, 23))
+            dataset = h5py.h5d.create(file.id, label.encode(), kind, space, properties)
+            # Random bits in the file's own form: no conversion, and padding that n-bit drops.
+            values = np.random.default_rng(seed).integers(0, 256, 61 * 23 * kind.get_size(), dtype="u1")
+            dataset.write(space, space, values.view(f"V{kind.get_size()}").reshape(61, 23), kind)
+    check_file(publish, path)

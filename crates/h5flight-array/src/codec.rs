@@ -406,22 +406,55 @@ pub(crate) fn malformed(filter: &str, what: impl std::fmt::Display) -> Error {
     Error::new(Reason::MalformedFile, format!("{filter} with {what}"))
 }
 
-/// Refuses a filter by number and name: the registered one, else what the file calls it.
+/// Refuses a filter by number and name.
 fn unsupported(filter: &Filter) -> Error {
+    Error::new(Reason::UnsupportedFilter, format!("{} has no decoder here", described(filter)))
+}
+
+/// A filter by its number and its name, for messages: the name that is registered with The HDF Group, else what the file
+/// calls it.
+pub fn described(filter: &Filter) -> String {
     /// Names come from the file: enough to recognise one, not enough to fill a log.
     const NAME_CHARS_MAX: usize = 64;
+    let registered = find(filter.id)
+        .map(|known| known.name)
+        .or_else(|| REGISTERED.iter().find(|(id, _)| *id == filter.id).map(|(_, name)| *name));
     let named: String = filter.name.chars().filter(|char| !char.is_control()).take(NAME_CHARS_MAX).collect();
-    let name = match filter.id {
-        305 => "lzo",
-        32002 => "mafisc",
-        32013 => "zfp",
-        32017 | 32024 => "sz",
-        32019 => "jpeg",
-        _ if named.is_empty() => "unnamed",
-        _ => &named,
-    };
-    Error::new(Reason::UnsupportedFilter, format!("filter {} ({name}) has no decoder here", filter.id))
+    let otherwise = if named.is_empty() { "unnamed" } else { &named };
+    format!("filter {} ({})", filter.id, registered.unwrap_or(otherwise))
 }
+
+/// Filters that are not decoded here, as registered at <https://github.com/HDFGroup/hdf5_plugins>.
+const REGISTERED: [(u32, &str); 28] = [
+    (305, "lzo"),
+    (32002, "mafisc"),
+    (32003, "snappy"),
+    (32005, "apax"),
+    (32006, "cbf"),
+    (32007, "jpeg-xr"),
+    (32009, "spdp"),
+    (32010, "lpc-rice"),
+    (32011, "ccsds-123"),
+    (32012, "jpeg-ls"),
+    (32013, "zfp"),
+    (32014, "fpzip"),
+    (32016, "b3d"),
+    (32017, "sz"),
+    (32018, "fcidecomp"),
+    (32019, "jpeg"),
+    (32020, "vbz"),
+    (32021, "fapec"),
+    (32022, "bitgroom"),
+    (32023, "granular bitround"),
+    (32024, "sz3"),
+    (32025, "delta-rice"),
+    (32027, "flac"),
+    (32028, "sperr"),
+    (32029, "terse/prolix"),
+    (32030, "ffmpeg"),
+    (32031, "jpeg2000"),
+    (32032, "bitround"),
+];
 
 #[cfg(test)]
 mod tests;

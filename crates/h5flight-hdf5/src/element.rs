@@ -124,11 +124,11 @@ fn native(id: hid_t) -> Result<Handle> {
     // SAFETY: the type is alive, or one of libhdf5's own.
     let copy = |id| Handle::new(unsafe { H5Tcopy(id) }, "type");
     match class(id)? {
-        H5T_INTEGER if !is_standard_integer(id)? => copy(native_integer(id)?),
-        H5T_FLOAT if !is_standard_float(id)? => copy(native_float(id)?),
+        H5T_INTEGER if !is_standard_integer(id)? => in_order_of(id, native_integer(id)?),
+        H5T_FLOAT if !is_standard_float(id)? => in_order_of(id, native_float(id)?),
         H5T_ENUM => {
             let base = base(id)?;
-            copy(if is_standard_integer(base.id())? { id } else { native_integer(base.id())? })
+            if is_standard_integer(base.id())? { copy(id) } else { in_order_of(base.id(), native_integer(base.id())?) }
         }
         H5T_COMPOUND => native_compound(id),
         H5T_ARRAY => {
@@ -150,6 +150,20 @@ fn native(id: hid_t) -> Result<Handle> {
         }
         _ => copy(id),
     }
+}
+
+/// The standard number in the byte order of the odd one that is converted to it.
+///
+/// Between numbers of one size and two orders, libhdf5 swaps the bytes and does not look at the precision.
+fn in_order_of(odd: hid_t, standard: hid_t) -> Result<Handle> {
+    // SAFETY: the type is one of libhdf5's own.
+    let number = Handle::new(unsafe { H5Tcopy(standard) }, "type")?;
+    // SAFETY: the type is alive.
+    if unsafe { H5Tget_order(odd) } == H5T_ORDER_BE {
+        // SAFETY: the copy is ours.
+        checked(unsafe { H5Tset_order(number.id(), H5T_ORDER_BE) }, "byte order")?;
+    }
+    Ok(number)
 }
 
 fn native_compound(id: hid_t) -> Result<Handle> {

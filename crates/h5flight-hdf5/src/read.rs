@@ -4,6 +4,7 @@ use std::ffi::c_void;
 use std::io::Write;
 
 use bytes::Bytes;
+use h5flight_array::codec;
 use h5flight_array::inspect::{DATA_BYTES_MAX, Frame, Hyperslab, Message};
 use h5flight_array::meta::{ArrayMeta, ElementType, Filter, Space, Storage, Text, product};
 use h5flight_array::{Error, Reason, Result};
@@ -227,9 +228,9 @@ fn explained(path: &str, filters: &[Filter], error: Error) -> Error {
     }
 }
 
-fn unsupported_filter(path: &str, Filter { id, name, .. }: &Filter) -> Error {
-    let name = if name.is_empty() { "unnamed" } else { name };
-    Error::new(Reason::UnsupportedFilter, format!("filter {id} ({name}) of dataset {path} is not supported"))
+fn unsupported_filter(path: &str, filter: &Filter) -> Error {
+    let filter = codec::described(filter);
+    Error::new(Reason::UnsupportedFilter, format!("{filter} of dataset {path} is not supported"))
 }
 
 fn refuse_external(path: &str, storage: &Storage) -> Result<()> {

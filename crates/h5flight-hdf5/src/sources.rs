@@ -8,6 +8,7 @@ use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 use std::ffi::c_char;
 
+use h5flight_array::codec;
 use h5flight_array::inspect::LinkKind;
 use h5flight_array::meta::{MAPPINGS_MAX, RANK_MAX, SlabAxis, Space, Storage, VirtualMapping};
 use h5flight_array::{Error, Reason, Result};
@@ -391,7 +392,8 @@ fn sources_of(file: &OpenFile, owner: &str, path: &str) -> Result<Option<Vec<Str
     match layout::missing_filter(&layout::filters(&properties)?) {
         None => Ok(None),
         Some(filter) => {
-            let message = format!("{owner}: the source {path} has filter {}, which is not supported", filter.id);
+            let message =
+                format!("{owner}: the source {path} has {}, which is not supported", codec::described(filter));
             Err(Error::new(Reason::UnsupportedFilter, message))
         }
     }

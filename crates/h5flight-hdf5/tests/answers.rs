@@ -153,6 +153,7 @@ fn standard_numbers_keep_their_bytes_and_odd_ones_are_converted() {
         files::dataset(file, "bits", *h5t::H5T_STD_B16BE, &[1, 2]);
         files::dataset(file, "three", files::integer_of(3, 24, h5t::H5T_ORDER_BE), &[0xff, 0xff, 0xfe]);
         files::dataset(file, "twelve", files::integer_of(2, 12, h5t::H5T_ORDER_LE), &[0xfe, 0x0f]);
+        files::dataset(file, "twelve_big", files::integer_of(2, 12, h5t::H5T_ORDER_BE), &[0x0f, 0xfe]);
         files::dataset(file, "sixteen", files::integer_of(4, 16, h5t::H5T_ORDER_LE), &[0xfe, 0xff, 0, 0]);
         files::dataset(file, "brain", files::float_of(2, (8, 7, 127)), &[0xc0, 0xbf]);
         files::dataset(file, "tiny", files::float_of(1, (4, 3, 7)), &[0x3c]);
@@ -166,8 +167,9 @@ fn standard_numbers_keep_their_bytes_and_odd_ones_are_converted() {
         ("/big", integer(4, ByteOrder::Big), "", vec![0, 0, 1, 2]),
         ("/half", float(2), "", vec![0, 0x3c]),
         ("/bits", ElementType::Bitfield { bytes: 2, order: ByteOrder::Big }, "", vec![1, 2]),
-        ("/three", integer(4, ByteOrder::Little), "int24", (-2i32).to_le_bytes().to_vec()),
+        ("/three", integer(4, ByteOrder::Big), "int24", (-2i32).to_be_bytes().to_vec()),
         ("/twelve", integer(2, ByteOrder::Little), "int12", (-2i16).to_le_bytes().to_vec()),
+        ("/twelve_big", integer(2, ByteOrder::Big), "int12", (-2i16).to_be_bytes().to_vec()),
         // As large as in the file, whatever its precision; floats by what they can hold.
         ("/sixteen", integer(4, ByteOrder::Little), "int16", (-2i32).to_le_bytes().to_vec()),
         ("/brain", float(4), "bfloat16", (-1.5f32).to_le_bytes().to_vec()),

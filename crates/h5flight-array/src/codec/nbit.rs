@@ -212,3 +212,128 @@ impl Number {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::codec::Pipeline;
+    use crate::error::Reason;
+
+    fn decode(params: &[u32], stored: &[u8], chunk_bytes: usize) -> Result<Bytes> {
+        let filter = Filter { id: NBIT, name: String::new(), params: params.to_vec() };
+        let pipeline = Pipeline::new(&[filter], 1, chunk_bytes)?;
+        pipeline.decode(Bytes::copy_from_slice(stored), 0, &mut Scratch::default())
+    }
+
+    /// Parameters whose first three are put before this type.
+    fn of_type(elements: u32, kind: &[u32]) -> Vec<u32> {
+        [&[kind.len() as u32 + 3, 0, elements], kind].concat()
+    }
+
+    #[test]
+    fn significant_bits_come_back_to_their_places() {
+        // 12 bits from bit 2 on, in both byte orders: 0xabc and 0x123.
+        let stored = [0xab, 0xc1, 0x23, 0];
+        assert_eq!(decode(&of_type(2, &[1, 2, 0, 12, 2]), &stored, 4).unwrap()[..], [0xf0, 0x2a, 0x8c, 0x04]);
+        assert_eq!(decode(&of_type(2, &[1, 2, 1, 12, 2]), &stored, 4).unwrap()[..], [0x2a, 0xf0, 0x04, 0x8c]);
+        assert_eq!(decode(&of_type(1, &[1, 3, 0, 12, 2]), &stored, 3).unwrap()[..], [0xf0, 0x2a, 0]);
+        assert_eq!(decode(&of_type(1, &[1, 3, 1, 12, 2]), &stored, 3).unwrap()[..], [0, 0x2a, 0xf0]);
+    }
+
+    #[test]
+    fn types_nest() {
+        // A byte that is free, 4 bits, 2 bytes as they are, an array of two numbers of 4 bits.
+        let kind = [3, 6, 3, 1, 1, 1, 0, 4, 0, 2, 4, 2, 4, 2, 2, 1, 1, 0, 4, 4];
+        assert_eq!(
+            decode(&of_type(1, &kind), &[0x12, 0x34, 0x56, 0x70], 6).unwrap()[..],
+            [0, 1, 0x23, 0x45, 0x60, 0x70]
+        );
+    }
+
+    #[test]
+    fn chunks_of_full_precision_are_not_touched() {
+        assert_eq!(decode(&[3, 1, 4], b"text", 4).unwrap()[..], b"text"[..]);
+    }
+
+    #[test]
+    fn every_way_to_end_wrongly_has_its_reason() {
+        let reason = |params: &[u32], stored: &[u8], bytes| decode(params, stored, bytes).unwrap_err().reason;
+        let twelve = of_type(2, &[1, 2, 0, 12, 2]);
+        assert_eq!(reason(&twelve, &[0; 2], 4), Reason::MalformedFile, "a bit is missing");
+        assert_eq!(reason(&twelve, &[0; 3], 3), Reason::ChunkSizeMismatch, "more than declared");
+        assert_eq!(reason(&twelve, &[0; 3], 5), Reason::ChunkSizeMismatch, "less than declared");
+        let most = of_type(u32::MAX, &[4, u32::MAX]);
+        assert_eq!(reason(&most, &[0; 3], 5), Reason::ChunkSizeMismatch, "far more than declared");
+    }
+
+    #[test]
+    fn types_that_cannot_be_are_malformed() {
+        let deep: Vec<u32> = [2, 8].repeat(40).into_iter().chain([4, 8]).collect();
+        let kinds: [&[u32]; 14] = [
+            &[],
+            &[1, 2, 0, 12],
+            &[1, 2, 2, 12, 2],
+            &[1, 2, 0, 0, 2],
+            &[1, 2, 0, 12, 5],
+            &[1, 2, 0, 12, u32::MAX],
+            &[1, 0, 0, 0, 0],
+            &[4, 0],
+            &[5, 4],
+            &[2, 4, 4, 0],
+            &[3, 4, 1, 1, 4, 4],
+            &[3, 4, 2, 0, 4, 3, 0, 4, 2],
+            &[3, 4, u32::MAX, 0, 4, 1],
+            &deep,
+        ];
+        for kind in kinds {
+            let error = decode(&of_type(1, kind), &[0; 64], 8).unwrap_err();
+            assert_eq!(error.reason, Reason::MalformedFile, "{kind:?}: {error}");
+        }
+        assert_eq!(decode(&[9, 0, 1, 4, 8], &[0; 64], 8).unwrap_err().reason, Reason::MalformedFile, "a wrong count");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #[test]
+        fn garbage_is_an_error_or_exactly_as_long_as_declared(
+            elements in 0u32..40,
+            kind in prop::collection::vec(prop_oneof![0u32..5, 0u32..40, any::<u32>()], 0..20),
+            stored in prop::collection::vec(any::<u8>(), 0..300),
+            chunk_bytes in 0usize..400,
+        ) {
+            let element_bytes = kind.get(1).map_or(0, |bytes| (bytes % 64) as usize);
+            for chunk_bytes in [chunk_bytes, elements as usize * element_bytes] {
+                if let Ok(decoded) = decode(&of_type(elements, &kind), &stored, chunk_bytes) {
+                    prop_assert_eq!(decoded.len(), chunk_bytes);
+                }
+            }
+        }
+
+        #[test]
+        fn numbers_are_those_whose_bits_were_stored(
+            numbers in prop::collection::vec(any::<u64>(), 0..50),
+            bytes in 1u32..9, big: bool, width in any::<u32>(), below in any::<u32>(),
+        ) {
+            let precision = 1 + width % (bytes * 8);
+            let offset = below % (bytes * 8 - precision + 1);
+            let mask = u64::MAX >> (64 - precision);
+            let bits: Vec<bool> =
+                numbers.iter().flat_map(|n| (0..precision).rev().map(move |bit| n & mask & 1 << bit != 0)).collect();
+            let byte = |bits: &[bool]| bits.iter().zip((0..8).rev()).map(|(bit, at)| u8::from(*bit) << at).sum();
+            let stored: Vec<u8> = bits.chunks(8).map(byte).collect();
+            let element = |number: &u64| {
+                let mut element = ((number & mask) << offset).to_le_bytes()[..bytes as usize].to_vec();
+                if big {
+                    element.reverse();
+                }
+                element
+            };
+            let expected: Vec<u8> = numbers.iter().flat_map(element).collect();
+            let params = of_type(numbers.len() as u32, &[1, bytes, big.into(), precision, offset]);
+            prop_assert_eq!(decode(&params, &stored, expected.len()).unwrap(), expected);
+        }
+    }
+}

@@ -116,7 +116,7 @@ impl ScaleOffset {
         if width > full_width {
             return Err(damaged("scaleoffset", stored, format!("{width} bits for each of {N} bytes")));
         }
-        // Both factors have less than 36 bits together, for `out` has room for all elements.
+        // The factors have 32 and 7 bits.
         if (self.elements as u64 * u64::from(width)).div_ceil(8) > distances.len() as u64 {
             return Err(cut());
         }
@@ -169,6 +169,136 @@ impl Numbers<'_> {
             let number = if distance == self.fill_mark { self.fill_value } else { number(distance) };
             *element = ordered(number, self.order);
             at += self.width as usize;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::codec::Pipeline;
+
+    fn decode(params: &[u32], stored: &[u8], chunk_bytes: usize) -> Result<Bytes> {
+        let filter = Filter { id: SCALE_OFFSET, name: String::new(), params: params.to_vec() };
+        let pipeline = Pipeline::new(&[filter], 1, chunk_bytes)?;
+        pipeline.decode(Bytes::copy_from_slice(stored), 0, &mut Scratch::default())
+    }
+
+    /// Parameters for elements of this class, size and order, with this scale and perhaps a fill value.
+    fn params(elements: u32, (class, bytes, order): (u32, u32, u32), factor: i32, fill_value: Option<u64>) -> Vec<u32> {
+        let scale_type = if class == 0 { 2 } else { 0 };
+        let fill = fill_value.unwrap_or(0);
+        let fill = [u32::from(fill_value.is_some()), fill as u32, (fill >> 32) as u32];
+        let mut params = vec![scale_type, factor.cast_unsigned(), elements, class, bytes, 0, order];
+        params.extend(fill);
+        params.resize(PARAMS, 0);
+        params
+    }
+
+    /// A chunk with these distances.
+    fn stored(width: u32, minimum: u64, distances: &[u8]) -> Vec<u8> {
+        [&width.to_le_bytes()[..], &[8], &minimum.to_le_bytes(), &[0; 8], distances].concat()
+    }
+
+    #[test]
+    fn integers_are_the_smallest_one_and_a_distance() {
+        let chunk = stored(4, 1000, &[0x0f, 0x70]);
+        let little = params(3, (0, 2, 0), 0, None);
+        assert_eq!(decode(&little, &chunk, 6).unwrap()[..], [1000u16, 1015, 1007].map(u16::to_le_bytes).concat());
+        let big = params(3, (0, 2, 1), 0, Some(5));
+        assert_eq!(decode(&big, &chunk, 6).unwrap()[..], [1000u16, 5, 1007].map(u16::to_be_bytes).concat());
+        let below_zero = stored(4, (-3i64).cast_unsigned(), &[0x0f, 0x70]);
+        assert_eq!(decode(&params(3, (0, 1, 0), 0, None), &below_zero, 3).unwrap()[..], [253, 12, 4]);
+    }
+
+    #[test]
+    fn floats_are_divided_by_a_power_of_ten() {
+        let chunk = stored(8, u64::from((-1.5f32).to_bits()), &[0, 25, 255]);
+        let expected = [-1.5f32, 1.0, 9.0];
+        let some = params(3, (1, 4, 0), 1, Some(9f32.to_bits().into()));
+        assert_eq!(decode(&some, &chunk, 12).unwrap()[..], expected.map(f32::to_le_bytes).concat());
+        let chunk = stored(8, 2f64.to_bits(), &[0, 1, 255]);
+        let tens = params(3, (1, 8, 1), -1, None);
+        assert_eq!(decode(&tens, &chunk, 24).unwrap()[..], [2f64, 12.0, 2552.0].map(f64::to_be_bytes).concat());
+    }
+
+    #[test]
+    fn no_bits_are_one_number_and_all_bits_the_numbers_themselves() {
+        let equal = &stored(0, 7, &[])[..13];
+        assert_eq!(decode(&params(2, (0, 2, 0), 0, None), equal, 4).unwrap()[..], [7, 0, 7, 0]);
+        assert_eq!(decode(&params(2, (0, 2, 0), 0, Some(9)), equal, 4).unwrap()[..], [9, 0, 9, 0]);
+        let whole = stored(16, 7, &[1, 2, 3, 4]);
+        assert_eq!(decode(&params(2, (0, 2, 0), 0, None), &whole, 4).unwrap()[..], [1, 2, 3, 4]);
+        assert_eq!(decode(&params(2, (0, 2, 1), 0, Some(1)), &whole, 4).unwrap()[..], [2, 1, 4, 3]);
+        assert_eq!(
+            decode(&params(2, (0, 2, 1), 16, None), b"text", 4).unwrap()[..],
+            b"text"[..],
+            "all bits were asked for"
+        );
+    }
+
+    #[test]
+    fn every_way_to_end_wrongly_has_its_reason() {
+        let reason = |stored: &[u8], bytes| decode(&params(3, (0, 2, 0), 0, None), stored, bytes).unwrap_err().reason;
+        let chunk = stored(4, 0, &[0, 0]);
+        for bytes in [0, 3, 4, 12, 20, 22] {
+            assert_eq!(reason(&chunk[..bytes], 6), Reason::MalformedFile, "cut to {bytes} bytes");
+        }
+        assert_eq!(reason(&chunk, 5), Reason::ChunkSizeMismatch, "more than declared");
+        assert_eq!(reason(&chunk, 7), Reason::ChunkSizeMismatch, "less than declared");
+        assert_eq!(reason(&stored(17, 0, &[0; 9]), 6), Reason::MalformedFile, "wider than the type");
+        assert_eq!(reason(&stored(u32::MAX, 0, &[0; 9]), 6), Reason::MalformedFile, "far wider than the type");
+        assert_eq!(reason(&stored(16, 0, &[0; 5]), 6), Reason::MalformedFile, "numbers themselves, cut");
+    }
+
+    #[test]
+    fn parameters_that_cannot_be_are_malformed() {
+        let reason = |params: &[u32]| decode(params, &[0; 64], 6).unwrap_err().reason;
+        let right = params(3, (0, 2, 0), 0, None);
+        for (at, param) in [(0, 0), (1, 17), (3, 1), (3, 2), (4, 0), (4, 3), (4, 16), (4, u32::MAX), (6, 2)] {
+            let mut wrong = right.clone();
+            wrong[at] = param;
+            assert_eq!(reason(&wrong), Reason::MalformedFile, "{param} as parameter {at}");
+        }
+        assert_eq!(reason(&right[..19]), Reason::MalformedFile);
+        assert_eq!(reason(&[]), Reason::MalformedFile);
+        let mut binary = params(3, (1, 4, 0), 0, None);
+        binary[0] = 1;
+        assert_eq!(reason(&binary), Reason::UnsupportedFilter);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(3000))]
+        #[test]
+        fn garbage_is_an_error_or_exactly_as_long_as_declared(
+            elements in 0u32..60,
+            kind in prop_oneof![(Just(0u32), prop_oneof![Just(1u32), Just(2), Just(4), Just(8)], 0u32..2),
+                (Just(1u32), prop_oneof![Just(4u32), Just(8)], 0u32..2)],
+            factor in -400i32..70, fill_value: Option<u64>, width in 0u32..70, minimum: u64,
+            distances in prop::collection::vec(any::<u8>(), 0..500), cut in 0usize..600, minimum_bytes: u8,
+        ) {
+            let mut chunk = stored(width, minimum, &distances);
+            chunk[4] = minimum_bytes;
+            chunk.truncate(cut);
+            let chunk_bytes = (elements * kind.1) as usize;
+            for chunk_bytes in [chunk_bytes, cut] {
+                if let Ok(decoded) = decode(&params(elements, kind, factor, fill_value), &chunk, chunk_bytes) {
+                    prop_assert_eq!(decoded.len(), chunk_bytes);
+                }
+            }
+        }
+
+        #[test]
+        fn garbage_as_parameters_is_an_error_or_exactly_as_long_as_declared(
+            params in prop::collection::vec(prop_oneof![0u32..10, any::<u32>()], PARAMS),
+            chunk in prop::collection::vec(any::<u8>(), 0..100), chunk_bytes in 0usize..100,
+        ) {
+            if let Ok(decoded) = decode(&params, &chunk, chunk_bytes) {
+                prop_assert_eq!(decoded.len(), chunk_bytes);
+            }
         }
     }
 }

@@ -578,7 +578,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(3000))]
+        #![proptest_config(ProptestConfig::with_cases(1500))]
         #[test]
         fn garbage_is_an_error_or_exactly_as_long_as_declared(
             params in params(), mut stored in prop::collection::vec(any::<u8>(), 4..600), chunk_bytes in 0usize..3000,
