@@ -77,7 +77,7 @@ pub struct Config {
     pub result_bytes_max: u64,
     /// Largest upload, in bytes.
     pub upload_bytes_max: u64,
-    /// How long a read waits for memory before it is `busy`, in milliseconds.
+    /// How long a read waits for memory, and a read or an inspection for a worker, before it is `busy`, in milliseconds.
     pub admission_timeout_ms: u64,
     /// How long a stream may stand still because its client does not read, in milliseconds.
     pub stall_timeout_ms: u64,

@@ -21,9 +21,9 @@ use h5flight_array::inspect::{
 use h5flight_array::meta::ArrayMeta;
 use h5flight_array::{Error as ArrayError, Reason};
 use h5flight_catalog::model::ArrayRecord;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -56,6 +56,7 @@ pub struct Workers {
     report_bytes_max: u64,
     inspect_timeout: Duration,
     read_timeout: Duration,
+    admission_timeout: Duration,
     /// By identity of the array: how often reading it failed, and how at last.
     failures: moka::sync::Cache<[u8; 16], (u32, String)>,
 }
@@ -119,6 +120,7 @@ impl Workers {
             report_bytes_max: config.inspect_report_bytes_max,
             inspect_timeout: Duration::from_millis(config.inspect_timeout_ms),
             read_timeout: Duration::from_millis(config.worker_read_timeout_ms),
+            admission_timeout: Duration::from_millis(config.admission_timeout_ms),
             failures: moka::sync::Cache::builder().max_capacity(FAILURES_ARRAYS_MAX).time_to_live(FAILURES_TTL).build(),
         }
     }
@@ -129,7 +131,7 @@ impl Workers {
     /// of the time: one bad dataset must not hide the others.
     ///
     /// # Errors
-    /// `malformed_file`, `not_hdf5`, `truncated`, `file_too_complex`, ...: the file as a whole is refused.
+    /// `malformed_file`, `not_hdf5`, `truncated`, `file_too_complex`, ...: the file as a whole is refused. `busy`.
     pub async fn inspect(&self, file: &OwnedFd, file_bytes: u64) -> Result<Inspection> {
         let request = |inline| Request::Inspect {
             limits: self.limits.clone(),
@@ -137,19 +139,19 @@ impl Workers {
             file_bytes,
             memory_bytes_max: self.memory_bytes_max,
         };
-        let started = Instant::now();
-        match self.inspect_once(file, &request(true), self.inspect_timeout).await {
+        // A file that takes too long as a whole may be large and healthy.
+        let mut clock = Clock::new(self.inspect_timeout, Reason::FileTooComplex, "inspect_timeout_ms");
+        match self.inspect_once(file, &request(true), &mut clock).await {
             Err(error) if error.reason() == Reason::MalformedFile => {
-                let left = self.inspect_timeout.saturating_sub(started.elapsed());
-                self.inspect_once(file, &request(false), left).await
+                self.inspect_once(file, &request(false), &mut clock).await
             }
             other => other,
         }
     }
 
-    async fn inspect_once(&self, file: &OwnedFd, request: &Request, timeout: Duration) -> Result<Inspection> {
+    async fn inspect_once(&self, file: &OwnedFd, request: &Request, clock: &mut Clock) -> Result<Inspection> {
         let mut report = Report { found: Inspection::default(), bytes: 0, bytes_max: self.report_bytes_max };
-        self.converse(file, request, timeout, &mut report).await?;
+        self.converse(file, request, clock, &mut report).await?;
         Ok(report.found)
     }
 
@@ -168,7 +170,9 @@ impl Workers {
             blocks,
             memory_bytes_max: self.memory_bytes_max,
         };
-        let talked = self.converse(file, &request, self.read_timeout, &mut answer).await;
+        // One read is small, whatever the file is: what takes longer is the file's fault.
+        let mut clock = Clock::new(self.read_timeout, Reason::MalformedFile, "worker_read_timeout_ms");
+        let talked = self.converse(file, &request, &mut clock, &mut answer).await;
         talked.inspect_err(|error| self.count_failure(array, error))?;
         let all: Option<Vec<_>> = answer.found.into_iter().collect();
         all.ok_or_else(|| Error::new(Reason::MalformedFile, "the worker left out a part of the answer"))
@@ -199,17 +203,15 @@ impl Workers {
         &self,
         file: &OwnedFd,
         request: &Request,
-        timeout: Duration,
+        clock: &mut Clock,
         listener: &mut (impl Listener + Send),
     ) -> Result<()> {
-        let permit = Arc::clone(&self.permits).acquire_owned().await.expect("the semaphore is never closed");
+        let permit = self.permit().await?;
         let started = Instant::now();
         let mut child = self.spawn(file)?;
-        let talk = talk(&mut child, request, listener);
-        let outcome = match tokio::time::timeout(timeout, talk).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(self.too_slow(request)),
-        };
+        let input = child.stdin.take().expect("the worker's input is piped");
+        let output = child.stdout.take().expect("the worker's output is piped");
+        let outcome = talk((input, BufReader::new(output)), request, clock, listener).await;
         // After Done the child has nothing left to do; before it, it is of no use any more. Either way it goes.
         let _ = child.start_kill();
         let status = match tokio::time::timeout(REAP_TIMEOUT, child.wait()).await {
@@ -228,13 +230,20 @@ impl Workers {
         })
     }
 
-    /// A file that takes too long as a whole may be large and healthy; one read is small, whatever the file is.
-    fn too_slow(&self, request: &Request) -> Error {
-        let (reason, timeout, limit) = match request {
-            Request::Inspect { .. } => (Reason::FileTooComplex, self.inspect_timeout, "inspect_timeout_ms"),
-            Request::Read { .. } => (Reason::MalformedFile, self.read_timeout, "worker_read_timeout_ms"),
-        };
-        Error::new(reason, format!("libhdf5 took longer over the file than {} ms ({limit})", timeout.as_millis()))
+    /// Waits for a worker's place.
+    ///
+    /// # Errors
+    /// `busy` where there is none for too long.
+    async fn permit(&self) -> Result<OwnedSemaphorePermit> {
+        let waiting = Arc::clone(&self.permits).acquire_owned();
+        match tokio::time::timeout(self.admission_timeout, waiting).await {
+            Ok(permit) => Ok(permit.expect("the semaphore is never closed")),
+            Err(_) => {
+                let waited_ms = self.admission_timeout.as_millis();
+                let message = format!("all workers (workers_max) were at work for {waited_ms} ms; try again");
+                Err(Error::new(Reason::Busy, message))
+            }
+        }
     }
 
     fn spawn(&self, file: &OwnedFd) -> Result<Child> {
@@ -254,21 +263,59 @@ impl Workers {
     }
 }
 
-async fn talk(child: &mut Child, request: &Request, listener: &mut (impl Listener + Send)) -> Result<()> {
-    let mut input = child.stdin.take().expect("the worker's input is piped");
-    let mut output = BufReader::new(child.stdout.take().expect("the worker's output is piped"));
+/// The time that a worker has. It runs only while the worker is waited for: that the server has no memory for what was
+/// found is no fault of the file.
+struct Clock {
+    allowed: Duration,
+    left: Duration,
+    /// What a file is told for which it does not suffice.
+    reason: Reason,
+    setting: &'static str,
+}
+
+impl Clock {
+    fn new(allowed: Duration, reason: Reason, setting: &'static str) -> Self {
+        Self { allowed, left: allowed, reason, setting }
+    }
+
+    /// Waits for a part of the conversation.
+    ///
+    /// # Errors
+    /// The clock's own reason where time runs out; that the worker died.
+    async fn wait<T>(&mut self, part: impl Future<Output = std::io::Result<T>>) -> Result<T> {
+        let started = tokio::time::Instant::now();
+        let outcome = tokio::time::timeout(self.left, part).await;
+        self.left = self.left.saturating_sub(started.elapsed());
+        match outcome {
+            Ok(done) => Ok(done.map_err(died)?),
+            Err(_) => {
+                let (allowed_ms, setting) = (self.allowed.as_millis(), self.setting);
+                let message = format!("libhdf5 took longer over the file than {allowed_ms} ms ({setting})");
+                Err(Error::new(self.reason, message))
+            }
+        }
+    }
+}
+
+/// Asks and listens until [`Message::Done`].
+async fn talk(
+    (mut input, mut output): (impl AsyncWrite + Unpin, impl AsyncRead + Unpin),
+    request: &Request,
+    clock: &mut Clock,
+    listener: &mut impl Listener,
+) -> Result<()> {
     let request = serde_json::to_vec(request).expect("a request is always JSON");
-    input.write_all(&request).await.map_err(died)?;
+    clock.wait(input.write_all(&request)).await?;
     drop(input);
     loop {
         let mut head = [0; HEAD_BYTES];
-        output.read_exact(&mut head).await.map_err(died)?;
+        clock.wait(output.read_exact(&mut head)).await?;
         let (message_bytes, data_bytes) = Frame::lengths(head)?;
         listener.admit(FrameBytes { message: message_bytes as u64, data: data_bytes as u64 }).await?;
         let mut message = vec![0; message_bytes];
-        output.read_exact(&mut message).await.map_err(died)?;
+        clock.wait(output.read_exact(&mut message)).await?;
         let mut data = vec![0; data_bytes];
-        output.read_exact(&mut data).await.map_err(died)?;
+        clock.wait(output.read_exact(&mut data)).await?;
         let frame = Frame::from_parts(&message, data.into())?;
         match frame.message {
             Message::Done => return Ok(()),
@@ -365,5 +412,64 @@ impl Inspection {
     fn last_array(&mut self, message: &Message) -> Result<&mut Inspected, ArrayError> {
         let last = self.objects.last_mut().filter(|last| last.object.array.is_some());
         last.ok_or_else(|| unexpected(message))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Memory that comes later than any worker may take, or never.
+    struct Pressure {
+        wait: Duration,
+        then: Option<Reason>,
+    }
+
+    impl Listener for Pressure {
+        async fn admit(&mut self, _: FrameBytes) -> Result<()> {
+            tokio::time::sleep(self.wait).await;
+            self.then.map_or(Ok(()), |reason| Err(Error::new(reason, "no memory")))
+        }
+
+        fn take(&mut self, _: Frame) -> Result<(), ArrayError> {
+            Ok(())
+        }
+    }
+
+    fn request() -> Request {
+        let limits = InspectLimits::default();
+        Request::Inspect { limits, inline: true, file_bytes: 0, memory_bytes_max: 0 }
+    }
+
+    /// Talks to a worker that says `frames` and then hangs, with 9 s on the clock.
+    async fn talked(frames: &[Frame], listener: &mut Pressure) -> Result<(), Reason> {
+        let (input, _asked) = tokio::io::duplex(1 << 16);
+        let (mut worker, output) = tokio::io::duplex(1 << 16);
+        let mut wire = Vec::new();
+        frames.iter().for_each(|frame| frame.write_to(&mut wire).unwrap());
+        worker.write_all(&wire).await.unwrap();
+        let mut clock = Clock::new(Duration::from_secs(9), Reason::MalformedFile, "a_setting");
+        talk((input, output), &request(), &mut clock, listener).await.map_err(|error| error.reason())
+    }
+
+    // Time here is tokio's, which passes at once when nothing else is to be done.
+    #[tokio::test(start_paused = true)]
+    async fn waiting_for_memory_is_not_the_time_of_the_worker() {
+        let frames = [Frame::plain(Message::Inline), Frame::plain(Message::Done)];
+        let wait = Duration::from_secs(3600);
+        assert_eq!(talked(&frames, &mut Pressure { wait, then: None }).await, Ok(()));
+        assert_eq!(talked(&frames, &mut Pressure { wait, then: Some(Reason::Busy) }).await, Err(Reason::Busy));
+        // A worker that hangs is stopped, however long memory took.
+        assert_eq!(talked(&frames[..1], &mut Pressure { wait, then: None }).await, Err(Reason::MalformedFile));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_all_workers_stay_at_work_the_answer_is_busy() {
+        let config = Config { workers_max: 1, ..Config::default() };
+        let workers = Workers::new(PathBuf::from("/nowhere"), &config);
+        let taken = workers.permit().await.unwrap();
+        assert_eq!(workers.permit().await.unwrap_err().reason(), Reason::Busy);
+        drop(taken);
+        assert!(workers.permit().await.is_ok());
     }
 }
