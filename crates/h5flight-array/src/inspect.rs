@@ -24,6 +24,8 @@ pub const HEAD_BYTES: usize = 8;
 pub const MESSAGE_BYTES_MAX: u32 = 16 << 20;
 /// The largest data of a frame: one decoded block.
 pub const DATA_BYTES_MAX: u32 = 256 << 20;
+/// The longest text for people that a worker is taken at: it goes into logs, answers and the catalogue.
+pub const TEXT_BYTES_MAX: usize = 1 << 10;
 /// Arrays of up to this many decoded bytes that would need a worker to read are delivered inline by the inspection.
 pub const INLINE_BYTES_MAX: u64 = 64 << 10;
 
@@ -300,15 +302,48 @@ impl Frame {
         Ok((message_bytes as usize, data_bytes as usize))
     }
 
-    /// The frame of these parts.
+    /// The frame of these parts, with texts for people cut to [`TEXT_BYTES_MAX`].
     ///
     /// # Errors
     /// `malformed_file`.
     pub fn from_parts(message: &[u8], data: Bytes) -> Result<Self> {
-        let message =
-            serde_json::from_slice(message).map_err(|error| broken("is not understood").with_source(error))?;
+        // The parser's own text may have all of the message in it.
+        let not_understood =
+            |error: serde_json::Error| broken("is not understood").with_source(cut_text(error.to_string()));
+        let mut message: Message = serde_json::from_slice(message).map_err(not_understood)?;
+        match &mut message {
+            Message::Failed { message, .. } => *message = cut_text(std::mem::take(message)),
+            Message::Object(object) => {
+                object.problem = object.problem.take().map(|(reason, text)| (reason, cut_text(text)));
+            }
+            _ => {}
+        }
         Ok(Self { message, data })
     }
+}
+
+impl Message {
+    /// What kind of message, in a word.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::File(_) => "file",
+            Self::Object(_) => "object",
+            Self::Run { .. } => "run",
+            Self::Inline => "inline",
+            Self::Link(_) => "link",
+            Self::Block { .. } => "block",
+            Self::Done => "done",
+            Self::Failed { .. } => "failed",
+        }
+    }
+}
+
+/// The text up to its last character within [`TEXT_BYTES_MAX`], in memory of its own size; dots where more was.
+pub fn cut_text(text: String) -> String {
+    if text.len() <= TEXT_BYTES_MAX {
+        return text;
+    }
+    format!("{}...", &text[..text.floor_char_boundary(TEXT_BYTES_MAX - 3)])
 }
 
 /// What there is of these bytes, and fewer only at the end. Memory follows what arrives, not what was announced.
@@ -339,5 +374,36 @@ mod tests {
         }
         wire[0..4].copy_from_slice(&u32::MAX.to_le_bytes());
         assert_eq!(Frame::read_from(&mut wire.as_slice()).unwrap_err().reason, Reason::MalformedFile);
+    }
+    #[test]
+    fn texts_for_people_are_cut_at_a_character() {
+        let long = |first: &str| first.to_owned() + &"\u{20ac}".repeat(5 << 20);
+        let object = Object {
+            path: "/x".into(),
+            kind: ObjectKind::Dataset,
+            attributes: serde_json::Map::new(),
+            attribute_types: serde_json::Map::new(),
+            array: None,
+            problem: None,
+            address: 0,
+        };
+        for first in ["", "a", "ab"] {
+            let failed = Message::Failed { reason: Reason::MalformedFile, message: long(first) };
+            let mut object = object.clone();
+            object.problem = Some((Reason::MalformedFile, long(first)));
+            for message in [failed, Message::Object(Box::new(object))] {
+                let json = serde_json::to_vec(&message).unwrap();
+                let text = match Frame::from_parts(&json, Bytes::new()).unwrap().message {
+                    Message::Failed { message, .. } => message,
+                    Message::Object(object) => object.problem.unwrap().1,
+                    other => panic!("{}", other.kind()),
+                };
+                assert!((TEXT_BYTES_MAX - 3..=TEXT_BYTES_MAX).contains(&text.len()), "{}", text.len());
+                assert!(text.starts_with(first) && text.ends_with("\u{20ac}..."));
+            }
+        }
+        let unknown = serde_json::json!({"is": long("")}).to_string();
+        let error = Frame::from_parts(unknown.as_bytes(), Bytes::new()).unwrap_err();
+        assert!(error.source.unwrap().to_string().len() <= TEXT_BYTES_MAX);
     }
 }

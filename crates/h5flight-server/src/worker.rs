@@ -16,7 +16,7 @@ use bytes::Bytes;
 use command_fds::{CommandFdExt, FdMapping};
 use h5flight_array::index::ChunkRun;
 use h5flight_array::inspect::{
-    FILE_FD, FileFacts, Frame, HEAD_BYTES, Hyperslab, InspectLimits, Link, Message, Object, Request,
+    self, FILE_FD, FileFacts, Frame, HEAD_BYTES, Hyperslab, InspectLimits, Link, Message, Object, Request,
 };
 use h5flight_array::meta::ArrayMeta;
 use h5flight_array::{Error as ArrayError, Reason};
@@ -375,7 +375,9 @@ impl Listener for Blocks<'_> {
 }
 
 fn unexpected(message: &Message) -> ArrayError {
-    ArrayError::new(Reason::MalformedFile, format!("the worker said {message:?} where that means nothing"))
+    // Its content may be megabytes of whatever a worker that is not one any more makes up.
+    let kind = message.kind();
+    ArrayError::new(Reason::MalformedFile, format!("the worker said {kind:?} where that means nothing"))
 }
 
 impl Inspection {
@@ -403,7 +405,7 @@ impl Inspection {
         }
         // An array that does not hold its bounds is listed with its problem; the rest of the file is served.
         if let Some(Err(error)) = object.array.as_ref().map(ArrayMeta::check) {
-            object.problem.get_or_insert((error.reason, error.message));
+            object.problem.get_or_insert((error.reason, inspect::cut_text(error.message)));
         }
         self.objects.push(Inspected { object, runs: Vec::new(), inline: None });
         Ok(())
