@@ -71,8 +71,8 @@ pub enum Request {
     Inspect {
         /// Bounds.
         limits: InspectLimits,
-        /// Whether small data that needs a worker is read now. The server asks again without, should the first
-        /// attempt kill the worker.
+        /// Whether values are read now: small data that needs a worker, strings, the names of NWB. The server asks
+        /// again without, should the first attempt kill the worker.
         inline: bool,
         /// Size of the file, in bytes, as the server saw it.
         file_bytes: u64,

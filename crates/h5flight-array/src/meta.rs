@@ -256,7 +256,7 @@ pub struct Filter {
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[allow(missing_docs, reason = "the sentence of each variant names its fields")]
 pub enum Storage {
-    /// In the object header; always delivered inline by the inspection.
+    /// In the object header; delivered inline by the inspection, else read by the worker.
     Compact,
     /// One run of bytes at a file address (user block included); `None` when nothing was ever written.
     Contiguous { offset: Option<u64> },

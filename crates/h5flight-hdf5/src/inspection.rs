@@ -56,7 +56,7 @@ pub(crate) fn inspect(file: &OpenFile, asked: &Inspection<'_>, out: &mut impl Wr
         superblock: file.superblock,
         user_block_bytes: file.base,
         library: library_version(),
-        nwb: nwb_facts(file, &found, &references),
+        nwb: asked.inline.then(|| nwb_facts(file, &found, &references)).flatten(),
     };
     send(out, &Frame::plain(Message::File(facts)))?;
     let mut inspector = Inspector {
@@ -242,7 +242,9 @@ impl Inspector<'_> {
             Storage::Virtual { .. } | Storage::External => return Ok(()),
             Storage::Compact | Storage::Contiguous { offset: None } => {}
         }
-        if matches!(meta.space, Space::Simple { .. }) && chunk_is_small(&array.meta, &layout) {
+        // Without inline data no value is read at all: reading one may be what killed the attempt before.
+        let readable = self.asked.inline && matches!(meta.space, Space::Simple { .. });
+        if readable && chunk_is_small(&array.meta, &layout) {
             let shape = array.meta.shape().to_vec();
             self.read_small(array, Source::new(dataset, &shape, &translated.memory, &layout));
         }
@@ -260,27 +262,11 @@ impl Inspector<'_> {
 
     /// Reads data that is to be inline, and looks at strings. A failure is not told: reading it later will.
     fn read_small(&mut self, array: &mut Array, source: Source<'_>) {
-        if self.is_inline(&array.meta, source.layout) {
+        if is_inline(&array.meta, source.layout) {
             let _ = self.read_inline(array, &source);
         } else if text::has_strings(&array.meta.element) {
             let _ = self.look_at_text(&mut array.meta, &source);
         }
-    }
-
-    fn is_inline(&self, meta: &ArrayMeta, layout: &Layout) -> bool {
-        let compact = meta.storage == Storage::Compact && meta.element.fixed_bytes().is_some() && !meta.converted;
-        let needs_worker = meta.storage == Storage::Compact
-            || meta.converted
-            || meta.element.fixed_bytes().is_none()
-            || meta.filters.iter().any(|filter| !codec::supported(filter.id));
-        let packed_bytes_min = match meta.element.fixed_bytes() {
-            Some(bytes) => bytes,
-            None => layout.packed_bytes_min(),
-        };
-        let small = product(meta.shape())
-            .and_then(|elements| elements.checked_mul(packed_bytes_min))
-            .is_some_and(|bytes| bytes <= INLINE_BYTES_MAX);
-        compact || (self.asked.inline && needs_worker && small && layout::missing_filter(&meta.filters).is_none())
     }
 
     fn read_inline(&mut self, array: &mut Array, source: &Source<'_>) -> Result<()> {
@@ -330,6 +316,23 @@ struct Array {
     problem: Option<(Reason, String)>,
     index: Option<ChunkIndex>,
     inline: Option<Vec<u8>>,
+}
+
+/// Whether the values come with the inspection.
+fn is_inline(meta: &ArrayMeta, layout: &Layout) -> bool {
+    let compact = meta.storage == Storage::Compact && meta.element.fixed_bytes().is_some() && !meta.converted;
+    let needs_worker = meta.storage == Storage::Compact
+        || meta.converted
+        || meta.element.fixed_bytes().is_none()
+        || meta.filters.iter().any(|filter| !codec::supported(filter.id));
+    let packed_bytes_min = match meta.element.fixed_bytes() {
+        Some(bytes) => bytes,
+        None => layout.packed_bytes_min(),
+    };
+    let small = product(meta.shape())
+        .and_then(|elements| elements.checked_mul(packed_bytes_min))
+        .is_some_and(|bytes| bytes <= INLINE_BYTES_MAX);
+    compact || (needs_worker && small && layout::missing_filter(&meta.filters).is_none())
 }
 
 /// As many rows as fit one step, whole chunks where there are any.

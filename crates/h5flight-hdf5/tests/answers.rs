@@ -278,18 +278,27 @@ fn a_null_dataspace_a_scalar_and_an_empty_array_are_told_apart() {
 }
 
 #[test]
-fn compact_data_is_always_inline() {
+fn compact_data_is_inline_and_without_inline_no_value_is_read() {
     let scratch = Scratch::new(|file| {
         file.new_dataset_builder()
             .with_data(&[1u32, 2])
             .layout(hdf5::plist::dataset_create::Layout::Compact)
-            .create("x")
-            .map(drop)
+            .create("x")?;
+        file.new_attr::<VarLenUnicode>()
+            .create("nwb_version")?
+            .write_scalar(&"2.8.0".parse::<VarLenUnicode>().unwrap())?;
+        file.new_dataset_builder().with_data(&[fixed_ascii::<2>(b"\xff\xfe")]).create("texts").map(drop)
     });
-    for seen in [scratch.inspect(), scratch.inspect_without_inline()] {
-        assert_eq!(seen.array("/x").storage, Storage::Compact);
-        assert_eq!(seen.object("/x").inline.as_deref(), Some([1, 0, 0, 0, 2, 0, 0, 0].as_slice()));
-    }
+    let (seen, bare) = (scratch.inspect(), scratch.inspect_without_inline());
+    let text = |seen: &Seen| match seen.array("/texts").element {
+        ElementType::FixedString { text, .. } => text,
+        ref other => panic!("{other:?}"),
+    };
+    assert_eq!(seen.object("/x").inline.as_deref(), Some([1, 0, 0, 0, 2, 0, 0, 0].as_slice()));
+    assert_eq!((text(&seen), seen.facts.nwb.is_some()), (Text::Binary, true));
+    assert_eq!((bare.array("/x").storage.clone(), bare.object("/x").inline.is_none()), (Storage::Compact, true));
+    assert_eq!((text(&bare), bare.facts.nwb.is_some()), (Text::Utf8, false));
+    assert_eq!(scratch.read(&bare, "/x", &[slab(&[0], &[2])]).unwrap(), [[1, 0, 0, 0, 2, 0, 0, 0]]);
 }
 
 #[test]

@@ -141,18 +141,18 @@ impl Workers {
         };
         // A file that takes too long as a whole may be large and healthy.
         let mut clock = Clock::new(self.inspect_timeout, Reason::FileTooComplex, "inspect_timeout_ms");
-        match self.inspect_once(file, &request(true), &mut clock).await {
-            Err(error) if error.reason() == Reason::MalformedFile => {
-                self.inspect_once(file, &request(false), &mut clock).await
-            }
-            other => other,
+        let report = || Report { found: Inspection::default(), bytes: 0, bytes_max: self.report_bytes_max };
+        let mut first = report();
+        match self.converse(file, &request(true), &mut clock, &mut first).await {
+            Err(error) if error.reason() == Reason::MalformedFile => {}
+            other => return other.map(|()| first.found),
         }
-    }
-
-    async fn inspect_once(&self, file: &OwnedFd, request: &Request, clock: &mut Clock) -> Result<Inspection> {
-        let mut report = Report { found: Inspection::default(), bytes: 0, bytes_max: self.report_bytes_max };
-        self.converse(file, request, clock, &mut report).await?;
-        Ok(report.found)
+        // The names that the file gives itself came before what killed the worker, and decide where the file belongs.
+        let nwb = first.found.facts.nwb;
+        let mut second = report();
+        self.converse(file, &request(false), &mut clock, &mut second).await?;
+        second.found.facts.nwb = second.found.facts.nwb.or(nwb);
+        Ok(second.found)
     }
 
     /// Hyperslabs of one array, each as one decoded block, in the order asked for. A block that is larger than what was
