@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -272,3 +273,17 @@ def test_an_array_that_kills_its_worker_is_not_tried_for_ever(start: Callable[..
         assert "worker_read_timeout_ms" in str(errors[0])
         assert "not tried again" in str(errors[-1])
         np.testing.assert_array_equal(experiment["numbers"][...], np.arange(5))
+
+
+def test_a_chunk_that_is_stored_in_far_more_bytes_than_it_holds_is_refused(
+    server: Server, publish: Callable[..., h5flight.Experiment]
+) -> None:
+    """Bytes behind a stream are ignored: without a bound, chunks of a kilobyte could ask for a gigabyte each."""
+    path = Path(server.roots["lab"]) / "bloated.h5"
+    with h5py.File(path, "w") as file:
+        values = file.create_dataset("values", (200_000,), "u1", chunks=(100_000,), compression="gzip")
+        values.id.write_direct_chunk((0,), zlib.compress(bytes(100_000)) + bytes(1 << 20))
+    experiment = publish(path, animal="hostile")
+    with pytest.raises(h5flight.H5FlightError, match="stored bytes") as caught:
+        experiment["values"][...]
+    assert caught.value.reason == "chunk_too_large"

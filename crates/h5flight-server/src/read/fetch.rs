@@ -164,6 +164,15 @@ impl Fetcher {
             );
             return Err(Error::new(Reason::ChunkTooLarge, message));
         }
+        if let (BlockSource::Stored(pointer), Some(decoded)) = (&block.source, block.decoded_bytes)
+            && codec::stored_bytes_max(decoded).is_none_or(|most| u64::from(pointer.bytes) > most)
+        {
+            let message = format!(
+                "chunk {} has {} stored bytes and declares {decoded}: no filter makes it so much larger",
+                pointer.number, pointer.bytes
+            );
+            return Err(Error::new(Reason::ChunkTooLarge, message));
+        }
         let bytes = reserved_bytes(array, &block, &self.options)?;
         Ok(Wanted { block, bytes })
     }
@@ -484,9 +493,7 @@ fn name_chunk(error: ArrayError, pointer: &ChunkPointer) -> ArrayError {
 fn ranges(block: &Block) -> Vec<ByteRange> {
     match &block.source {
         BlockSource::Stored(pointer) => vec![ByteRange { offset: pointer.offset, bytes: u64::from(pointer.bytes) }],
-        BlockSource::Raw { ranges } => {
-            ranges.iter().map(|range| ByteRange { offset: range.offset, bytes: range.bytes }).collect()
-        }
+        BlockSource::Raw { ranges } => ranges.clone(),
         BlockSource::Inline | BlockSource::Fill | BlockSource::Worker(_) | BlockSource::Virtual(_) => Vec::new(),
     }
 }
@@ -496,8 +503,9 @@ fn joined(mut parts: impl ExactSizeIterator<Item = Bytes>) -> Bytes {
     if parts.len() <= 1 {
         return parts.next().unwrap_or_default();
     }
-    let mut all = BytesMut::new();
-    parts.for_each(|part| all.extend_from_slice(&part));
+    let parts: Vec<Bytes> = parts.collect();
+    let mut all = BytesMut::with_capacity(parts.iter().map(Bytes::len).sum());
+    parts.iter().for_each(|part| all.extend_from_slice(part));
     all.freeze()
 }
 
