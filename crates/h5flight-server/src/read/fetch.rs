@@ -300,8 +300,8 @@ impl Fetcher {
     /// Takes from Redis what is there, all at once; returns the duties that remain.
     async fn ask_redis(&self, group: &[Block], duties: Vec<Duty>, done: &mut Vec<(usize, Arc<Decoded>)>) -> Vec<Duty> {
         let Some(redis) = self.service.redis.as_ref().filter(|redis| redis.is_up()) else { return duties };
-        let keys = duties.iter().map(|duty| duty.claim.as_ref().map(Claim::key));
-        let gets = keys.map(|key| async move { redis.get(key?).await });
+        let asked = duties.iter().map(|duty| (duty.claim.as_ref().map(Claim::key), group[duty.at].decoded_bytes));
+        let gets = asked.map(|(key, block_bytes)| async move { redis.get(key?, block_bytes).await });
         let values = futures::future::join_all(gets).await;
         let mut remaining = Vec::new();
         for (duty, value) in duties.into_iter().zip(values) {
