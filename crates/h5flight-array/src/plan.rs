@@ -41,7 +41,7 @@ use arrow::datatypes::SchemaRef;
 
 use self::axis::{Cover, Pick};
 use self::extent::{Blocks, ExtentPlan, Grid, Rows, Wanted, refuse_unreadable};
-pub use self::mapping::{SourceView, VirtualCopy};
+pub use self::mapping::{Looks, SourceView, VirtualCopy, VirtualSource};
 use self::points::PointIndex;
 use self::rows::{BATCH_ROWS_MAX, BatchLimits, Batching, Part, Place, RowMap};
 use crate::batch::schema::{Output, OutputRequest};
@@ -297,6 +297,16 @@ impl Plan {
     /// `null_dataspace`, `virtual_source_refused`, `external_storage_refused`, `unsupported_type`, `chunk_too_large`,
     /// `result_too_large`, `bad_layout`; `bad_selection` for fields the element does not have.
     pub fn new(extents: &[ExtentView<'_>], selected: &Resolved, options: &PlanOptions) -> Result<Self> {
+        Self::prepared(extents, selected, options, None)
+    }
+
+    /// The same for an only extent that was prepared.
+    pub(crate) fn prepared(
+        extents: &[ExtentView<'_>],
+        selected: &Resolved,
+        options: &PlanOptions,
+        prepared: Option<&VirtualSource>,
+    ) -> Result<Self> {
         let source_shape = total_shape(extents)?;
         if selected.source_shape() != source_shape {
             let message = format!("selection of shape {:?} for {source_shape:?}", selected.source_shape());
@@ -320,11 +330,11 @@ impl Plan {
         let planned = match selected.picked() {
             _ if rows == 0 || items == 0 => Vec::new(),
             Picked::Axes(_) => {
-                touched_extents(extents, &Wanted { picks: &picks, rows: Rows::Axis(row_axis), options })?
+                touched_extents(extents, &Wanted { picks: &picks, rows: Rows::Axis(row_axis), options, prepared })?
             }
             Picked::Elements(positions) => {
                 let index = PointIndex { positions: Arc::clone(positions), shape: source_shape };
-                let (planned, places) = points::touched_extents(extents, &index, options)?;
+                let (planned, places) = points::touched_extents(extents, &index, options, prepared)?;
                 (picks, points) = (vec![Pick::List(places)], Some(index));
                 planned
             }
@@ -418,8 +428,17 @@ impl Plan {
     /// The block of this identity. `index` is the chunk index of the extent `id.extent`.
     ///
     /// # Errors
-    /// `internal` for an identity that is not of this plan; of a virtual array why a source cannot be read.
+    /// `internal` for an identity that is not of this plan; of a virtual array why a source cannot be read, and
+    /// `result_too_large` where [`Looks::default`] do not suffice to put the block together.
     pub fn block(&self, id: BlockId, index: &ChunkIndex) -> Result<Block> {
+        self.block_within(id, index, &mut Looks::default())
+    }
+
+    /// The same within these looks, which [`VirtualCopy::plan`] takes from too.
+    ///
+    /// # Errors
+    /// As [`Plan::block`].
+    pub fn block_within(&self, id: BlockId, index: &ChunkIndex, looks: &mut Looks) -> Result<Block> {
         let unknown = || Error::new(Reason::Internal, format!("block {} of extent {}", id.number, id.extent));
         let at = self.extent_at(id).ok_or_else(unknown)?;
         let extent = &self.extents[at];
@@ -430,7 +449,9 @@ impl Plan {
                     usize::try_from(id.number).ok().filter(|batch| *batch < self.batches()).ok_or_else(unknown)?;
                 let parts = self.row_map().parts(&self.batching.rows(batch));
                 let rows = raw_rows(&parts, at).ok_or_else(unknown)?;
-                extent.raw_block(raw, id, rows, self.row_axis)
+                let covers: Vec<&Cover> =
+                    (0..raw.covers.len()).map(|axis| raw.cover(axis, rows, self.row_axis)).collect();
+                extent.raw_block(raw, id, &covers, looks)
             }
         }
     }

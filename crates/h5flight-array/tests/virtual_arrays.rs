@@ -10,7 +10,7 @@ use h5flight_array::meta::{
     ArrayMeta, ByteOrder, ElementType, SlabAxis, Space, Storage, Text, VirtualMapping, product,
 };
 use h5flight_array::plan::{
-    BatchPlan, Block, BlockSource, ExtentView, Layout, Plan, PlanOptions, SourceView, total_shape,
+    BatchPlan, Block, BlockSource, ExtentView, Layout, Looks, Plan, PlanOptions, SourceView, VirtualSource, total_shape,
 };
 use h5flight_array::selection::{AxisSelection, Item, Part, Picked, Points, Selection};
 use h5flight_array::{Error, Reason};
@@ -99,7 +99,8 @@ impl NaiveArray {
                 for copy in copies {
                     let source =
                         self.sources[copy.mapping as usize].as_ref().expect("a plan refuses what is not served");
-                    let plan = source.with_view(|view| copy.plan(view, options))?;
+                    let prepared = source.with_view(|view| VirtualSource::new(view.meta, view.inline, view.sources))?;
+                    let plan = copy.plan(&prepared, options, &mut Looks::default())?;
                     for at in 0..plan.batches() {
                         let batch = plan.batch(at);
                         composition.take(copy, &plan, &batch, &source.blocks(&plan, &batch, options)?)?;

@@ -142,18 +142,13 @@ async fn inspect(service: &Arc<Service>, file: &StoredFile, before: Fingerprint)
     Ok(inspection)
 }
 
-/// Makes a publication visible and drops what it supersedes from the caches.
+/// Makes a publication visible and drops what it supersedes from memory. Redis lets it expire.
 async fn publish(service: &Arc<Service>, publication: Publication) -> Result<Published> {
     let published = service.catalog.publish(&publication).await?;
     for (animal, experiment) in &published.experiments {
         service.versions.forget(animal, experiment);
     }
     service.memory.forget(&published.superseded);
-    if let Some(redis) = service.redis.clone() {
-        // Only to free room, so nobody waits for it: superseded keys are unreachable, and they expire.
-        let superseded = published.superseded.clone();
-        tokio::spawn(async move { redis.forget(&superseded).await });
-    }
     Ok(published)
 }
 

@@ -94,7 +94,7 @@ pub async fn read(service: &Arc<Service>, request: ReadRequest) -> Result<ReadSt
 /// # Errors
 /// As [`read`].
 pub async fn read_pinned(service: &Arc<Service>, request: ReadRequest, version_id: i64) -> Result<ReadStream> {
-    let version = service.versions.pinned(&request.path, version_id).await?;
+    let version = service.versions.pinned(version_id).await?;
     let planned = plan_version(service, version, &request)?;
     start(service, planned, request.batch_bytes).await
 }

@@ -3,13 +3,19 @@
 //! What a version is never changes, so it is kept for as long as there is room. Which version is the current one does
 //! change: by our own publications, which tell us, and by other servers on the same catalogue, so a name is trusted for
 //! [`FRESH`] and then asked again. When the catalogue is away, what is known goes on being served.
+//!
+//! Of several first reads of a version one asks, the others wait for its answer. A version that is heavier than all room
+//! is not kept, but shared by the reads that hold it at the same time.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use h5flight_array::meta::Storage;
 use h5flight_catalog::Catalog;
 use h5flight_catalog::error::ErrorKind;
 use h5flight_catalog::model::{ArrayRecord, DatasetPath, ResolvedVersion, VersionSelector};
+use serde_json::{Map, Value};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::error::Result;
 
@@ -17,34 +23,64 @@ use crate::error::Result;
 const FRESH: Duration = Duration::from_secs(1);
 /// Memory for resolved versions, in bytes. A chunk takes 24: room for about 5 M chunks.
 const BYTES_MAX: u64 = 128 << 20;
-/// Bytes of a version without its chunks: names, attributes, metadata.
+/// Memory for names, in bytes: about 100,000 of them.
+const NAMES_BYTES_MAX: u64 = 32 << 20;
+/// Bytes of a version without what is counted: names, metadata.
 const VERSION_BYTES: u64 = 4096;
+/// Bytes of a name beside its text.
+const NAME_BYTES: u64 = 256;
 /// Bytes of a mapping of a virtual array.
 const MAPPING_BYTES: u64 = 256;
+/// Bytes of an entry of attributes beside its text.
+const ATTRIBUTE_BYTES: u64 = 64;
+/// Questions that are told apart while they are asked; beyond them the same one may be asked twice.
+const TURNS_MAX: u64 = 1024;
+/// How long one read waits for the answer to another, before it asks for itself: longer than a catalogue that is away
+/// takes to be given up.
+const TURN_MAX: Duration = Duration::from_secs(5);
 
 /// The versions in memory.
 pub struct Versions {
     catalog: Arc<dyn Catalog>,
-    by_name: moka::sync::Cache<(DatasetPath, VersionSelector), Named>,
+    known: Known,
+}
+
+/// What can be asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Asked {
+    Name(DatasetPath, VersionSelector),
+    Id(i64),
+}
+
+/// What was answered, and who is asking.
+struct Known {
+    answers: moka::sync::Cache<Asked, Answer>,
+    /// What keeps the versions of the answers alive.
+    kept: moka::sync::Cache<i64, Arc<ResolvedVersion>>,
+    turns: moka::sync::Cache<Asked, Arc<Semaphore>>,
+    bytes_max: u64,
 }
 
 #[derive(Clone)]
-struct Named {
-    version: Arc<ResolvedVersion>,
+struct Answer {
+    version: Weak<ResolvedVersion>,
     seen: Instant,
     /// False where a source of a virtual array lies in another file: when that is registered, or registered anew, the
     /// same version has other sources.
     settled: bool,
 }
 
+/// A version in memory.
+struct Found {
+    version: Arc<ResolvedVersion>,
+    settled: bool,
+    trusted: bool,
+}
+
 impl Versions {
     /// In front of a catalogue.
     pub fn new(catalog: Arc<dyn Catalog>) -> Self {
-        let weigh = |_: &(DatasetPath, VersionSelector), named: &Named| {
-            u32::try_from(weight(&named.version)).unwrap_or(u32::MAX)
-        };
-        let by_name = moka::sync::Cache::builder().max_capacity(BYTES_MAX).weigher(weigh).build();
-        Self { catalog, by_name }
+        Self { catalog, known: Known::new(BYTES_MAX) }
     }
 
     /// The version that a name means.
@@ -52,65 +88,197 @@ impl Versions {
     /// # Errors
     /// The catalogue's; but when it is away and the name is known, the known version.
     pub async fn resolve(&self, path: &DatasetPath, selector: VersionSelector) -> Result<Arc<ResolvedVersion>> {
-        let key = (path.clone(), selector);
-        let known = self.by_name.get(&key);
-        if let Some(named) = &known
-            && (named.seen.elapsed() < FRESH || (selector != VersionSelector::Current && named.settled))
-        {
-            return Ok(Arc::clone(&named.version));
+        let asked = Asked::Name(path.clone(), selector);
+        if let Some(found) = self.known.look_up(&asked).filter(|found| found.trusted) {
+            return Ok(found.version);
         }
-        if let Some(named) = known {
+        let _turn = self.known.turn(&asked).await;
+        if let Some(found) = self.known.look_up(&asked) {
+            if found.trusted {
+                return Ok(found.version);
+            }
             match self.catalog.current_version(path).await {
-                Ok((version_id, _)) if version_id == named.version.version_id && named.settled => {
-                    self.keep(key, &named.version);
-                    return Ok(named.version);
+                Ok((version_id, _)) if version_id == found.version.version_id && found.settled => {
+                    self.known.keep(asked, &found.version);
+                    return Ok(found.version);
                 }
                 Err(error) if error.kind == ErrorKind::Unavailable => {
-                    self.keep(key, &named.version);
-                    return Ok(named.version);
+                    self.known.keep(asked, &found.version);
+                    return Ok(found.version);
                 }
                 Ok(_) | Err(_) => {}
             }
         }
         let version = Arc::new(self.catalog.resolve(path, selector).await?);
-        self.keep(key, &version);
+        self.known.keep(asked, &version);
         Ok(version)
     }
 
-    /// The version that a ticket pins. The name is the one the ticket was made for: a hint where to look first.
+    /// The version that a ticket pins, whichever name it was found by.
     ///
     /// # Errors
     /// The catalogue's.
-    pub async fn pinned(&self, path: &DatasetPath, version_id: i64) -> Result<Arc<ResolvedVersion>> {
-        let known = self.by_name.get(&(path.clone(), VersionSelector::Current));
-        if let Some(named) = known.filter(|named| named.version.version_id == version_id) {
-            return Ok(named.version);
+    pub async fn pinned(&self, version_id: i64) -> Result<Arc<ResolvedVersion>> {
+        let asked = Asked::Id(version_id);
+        if let Some(found) = self.known.look_up(&asked).filter(|found| found.trusted) {
+            return Ok(found.version);
+        }
+        let _turn = self.known.turn(&asked).await;
+        if let Some(found) = self.known.look_up(&asked).filter(|found| found.trusted) {
+            return Ok(found.version);
         }
         let version = Arc::new(self.catalog.resolve_version(version_id).await?);
-        self.keep((version.path.clone(), VersionSelector::Number(version.version)), &version);
+        self.known.keep(asked, &version);
         Ok(version)
     }
 
     /// Forgets what the names of an experiment mean: it was published to.
     pub fn forget(&self, animal: &str, experiment: &str) {
-        let of_experiment = |path: &DatasetPath| path.animal == animal && path.experiment == experiment;
-        let names: Vec<_> = self.by_name.iter().map(|(key, _)| key).filter(|key| of_experiment(&key.0)).collect();
-        for name in names {
-            self.by_name.invalidate(name.as_ref());
-        }
+        self.known.forget(animal, experiment);
+    }
+}
+
+impl Known {
+    fn new(bytes_max: u64) -> Self {
+        let weigh = |_: &i64, version: &Arc<ResolvedVersion>| u32::try_from(weight(version)).unwrap_or(u32::MAX);
+        let kept = moka::sync::Cache::builder().max_capacity(bytes_max).weigher(weigh).build();
+        let weigh = |asked: &Asked, _: &Answer| u32::try_from(asked.weight()).unwrap_or(u32::MAX);
+        let answers = moka::sync::Cache::builder().max_capacity(NAMES_BYTES_MAX).weigher(weigh).build();
+        Self { answers, kept, turns: moka::sync::Cache::new(TURNS_MAX), bytes_max }
     }
 
-    fn keep(&self, key: (DatasetPath, VersionSelector), version: &Arc<ResolvedVersion>) {
+    fn look_up(&self, asked: &Asked) -> Option<Found> {
+        let Answer { version, seen, settled } = self.answers.get(asked)?;
+        let version = version.upgrade()?;
+        // Counts as a use, so that what is read stays.
+        let _ = self.kept.get(&version.version_id);
+        let changes = !settled || matches!(asked, Asked::Name(_, VersionSelector::Current));
+        Some(Found { version, settled, trusted: !changes || seen.elapsed() < FRESH })
+    }
+
+    fn keep(&self, asked: Asked, version: &Arc<ResolvedVersion>) {
         let settled = !version.arrays().into_iter().any(|array| array.names_other_files());
-        self.by_name.insert(key, Named { version: Arc::clone(version), seen: Instant::now(), settled });
+        let answer = Answer { version: Arc::downgrade(version), seen: Instant::now(), settled };
+        if weight(version) <= self.bytes_max {
+            self.kept.insert(version.version_id, Arc::clone(version));
+        }
+        self.answers.insert(Asked::Id(version.version_id), answer.clone());
+        self.answers.insert(asked, answer);
+    }
+
+    /// Waits until nobody asks the same, and asks.
+    async fn turn(&self, asked: &Asked) -> Option<OwnedSemaphorePermit> {
+        let turn = self.turns.get_with(asked.clone(), || Arc::new(Semaphore::new(1)));
+        tokio::time::timeout(TURN_MAX, turn.acquire_owned()).await.ok()?.ok()
+    }
+
+    fn forget(&self, animal: &str, experiment: &str) {
+        let of_experiment = |path: &DatasetPath| path.animal == animal && path.experiment == experiment;
+        let is_gone = |asked: &Asked, answer: &Answer| match asked {
+            Asked::Name(path, _) => of_experiment(path),
+            // An id means the same version, but not the same sources.
+            Asked::Id(_) => {
+                !answer.settled && answer.version.upgrade().is_none_or(|version| of_experiment(&version.path))
+            }
+        };
+        let gone = self.answers.iter().filter(|(asked, answer)| is_gone(asked, answer));
+        let gone: Vec<Arc<Asked>> = gone.map(|(asked, _)| asked).collect();
+        gone.iter().for_each(|asked| self.answers.invalidate(asked.as_ref()));
+    }
+}
+
+impl Asked {
+    fn weight(&self) -> u64 {
+        match self {
+            Self::Name(DatasetPath { animal, experiment, dataset }, _) => {
+                NAME_BYTES + (animal.len() + experiment.len() + dataset.len()) as u64
+            }
+            Self::Id(_) => NAME_BYTES,
+        }
     }
 }
 
 /// Memory that a version takes, in bytes, sources of virtual arrays included.
 fn weight(version: &ResolvedVersion) -> u64 {
-    let of_array = |array: &ArrayRecord| {
-        let (chunks, mappings) = (array.index.pointers().len() as u64, array.sources.len() as u64);
-        VERSION_BYTES + 24 * chunks + MAPPING_BYTES * mappings
+    let arrays: u64 = version.arrays().into_iter().map(|array| array_weight(array)).sum();
+    VERSION_BYTES + attributes_weight(&version.attributes) + arrays
+}
+
+fn array_weight(array: &ArrayRecord) -> u64 {
+    let mappings = match &array.meta.storage {
+        Storage::Virtual { mappings } => mappings.len() as u64,
+        Storage::Compact | Storage::Contiguous { .. } | Storage::Chunked { .. } | Storage::External => 0,
     };
-    version.arrays().into_iter().map(|array| of_array(array)).sum()
+    let inline = array.inline.as_ref().map_or(0, |values| values.len() as u64);
+    let fill = array.meta.fill.as_ref().map_or(0, |fill| fill.len() as u64);
+    VERSION_BYTES + 24 * array.index.pointers().len() as u64 + MAPPING_BYTES * mappings + inline + fill
+}
+
+fn attributes_weight(attributes: &Map<String, Value>) -> u64 {
+    attributes.iter().map(|(name, value)| ATTRIBUTE_BYTES + name.len() as u64 + value_weight(value)).sum()
+}
+
+fn value_weight(value: &Value) -> u64 {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => ATTRIBUTE_BYTES,
+        Value::String(text) => ATTRIBUTE_BYTES + text.len() as u64,
+        Value::Array(values) => ATTRIBUTE_BYTES + values.iter().map(value_weight).sum::<u64>(),
+        Value::Object(members) => ATTRIBUTE_BYTES + attributes_weight(members),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn version(version_id: i64, attribute_bytes: usize) -> Arc<ResolvedVersion> {
+        let path = DatasetPath { animal: "a".into(), experiment: "e".into(), dataset: format!("d{version_id}") };
+        let attributes = Map::from_iter([("note".to_owned(), Value::String("x".repeat(attribute_bytes)))]);
+        let (created_at, dimensions, extents) = (chrono::DateTime::UNIX_EPOCH, Vec::new(), Vec::new());
+        let (version, dataset_id) = (1, 1);
+        Arc::new(ResolvedVersion { version_id, version, dataset_id, path, created_at, attributes, dimensions, extents })
+    }
+
+    fn numbered(version: &ResolvedVersion) -> Asked {
+        Asked::Name(version.path.clone(), VersionSelector::Number(1))
+    }
+
+    #[test]
+    fn a_version_is_found_by_its_id_whichever_name_it_was_resolved_by() {
+        let (known, version) = (Known::new(1 << 20), version(7, 0));
+        known.keep(numbered(&version), &version);
+        assert!(known.look_up(&Asked::Id(7)).is_some_and(|found| found.trusted));
+        known.forget("a", "e");
+        assert!(known.look_up(&numbered(&version)).is_none(), "the name may mean another one now");
+        assert!(known.look_up(&Asked::Id(7)).is_some(), "the id never does");
+    }
+
+    #[test]
+    fn attributes_count_and_what_is_heavier_than_all_room_is_shared_while_it_is_read() {
+        let (known, heavy) = (Known::new(100_000), version(7, 200_000));
+        known.keep(numbered(&heavy), &heavy);
+        known.kept.run_pending_tasks();
+        assert_eq!(known.kept.weighted_size(), 0);
+        assert!(known.look_up(&Asked::Id(7)).is_some(), "somebody reads it");
+        drop(heavy);
+        assert!(known.look_up(&Asked::Id(7)).is_none(), "nobody reads it");
+        (0..100).map(|id| version(id, 10_000)).for_each(|version| known.keep(numbered(&version), &version));
+        known.kept.run_pending_tasks();
+        assert!((1..=100_000).contains(&known.kept.weighted_size()));
+    }
+
+    #[tokio::test]
+    async fn of_several_first_reads_one_asks_and_the_others_find_its_answer() {
+        let (known, asked_count) = (Known::new(1 << 20), std::sync::atomic::AtomicUsize::new(0));
+        let read = async || {
+            let _turn = known.turn(&Asked::Id(7)).await;
+            if known.look_up(&Asked::Id(7)).is_none() {
+                tokio::task::yield_now().await;
+                asked_count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                known.keep(Asked::Id(7), &version(7, 0));
+            }
+        };
+        futures::future::join_all((0..10).map(|_| read())).await;
+        assert_eq!(asked_count.into_inner(), 1);
+    }
 }

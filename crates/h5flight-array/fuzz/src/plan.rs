@@ -7,7 +7,8 @@ use h5flight_array::batch::{Composition, Decoded};
 use h5flight_array::index::ChunkIndex;
 use h5flight_array::meta::{ArrayMeta, ElementType, Filter, SlabAxis, Space, Storage, VirtualMapping};
 use h5flight_array::plan::{
-    Block, BlockSource, ExtentView, Layout, Plan, PlanOptions, SourceView, VirtualCopy, total_shape,
+    Block, BlockSource, ExtentView, Layout, Looks, Plan, PlanOptions, SourceView, VirtualCopy, VirtualSource,
+    total_shape,
 };
 use h5flight_array::selection::{Item, Part, Points, Selection};
 
@@ -215,14 +216,13 @@ fn look_at(plan: &Plan, options: &PlanOptions, source: &ArrayMeta) {
 
 /// Puts a small virtual block together from fill values.
 fn compose(block: &Block, copies: &[VirtualCopy], options: &PlanOptions, source: &ArrayMeta) {
-    let rows = source.shape().first().copied().unwrap_or(1);
-    let view = ExtentView { first_row: 0, array_row: 0, rows, meta: source, inline: false, sources: &[] };
+    let Ok(prepared) = VirtualSource::new(source, false, &[]) else { return };
     if block.elements() > SMALL_BLOCK {
         return;
     }
     let mut composition = Composition::new(block, source).unwrap();
     for copy in copies.iter().take(BLOCKS_MAX) {
-        let Ok(plan) = copy.plan(&view, options) else { continue };
+        let Ok(plan) = copy.plan(&prepared, options, &mut Looks::default()) else { continue };
         for batch in (0..plan.batches()).map(|at| plan.batch(at)) {
             let blocks = batch.blocks().iter().map(|id| {
                 let block = plan.block(*id, &ChunkIndex::default()).unwrap();

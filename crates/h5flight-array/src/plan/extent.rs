@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::axis::{Cover, GapRule, Pick, Piece, Spread};
-use super::mapping::Mosaic;
+use super::mapping::{Looks, Mosaic, VirtualSource};
 use super::{Block, BlockId, BlockSource, ByteRange, ExtentView, PlanOptions};
 use crate::codec;
 use crate::error::{Error, Reason, Result};
@@ -39,6 +39,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) picks: &'a [Pick],
     pub(crate) rows: Rows,
     pub(crate) options: &'a PlanOptions,
+    /// The one extent, where it was prepared.
+    pub(crate) prepared: Option<&'a VirtualSource>,
 }
 
 /// What the rows of the result are.
@@ -129,7 +131,7 @@ enum RawPlace {
     /// In the file, from here on.
     File(u64),
     /// In the sources of a virtual array.
-    Sources(Mosaic),
+    Sources(Arc<Mosaic>),
 }
 
 impl ExtentPlan {
@@ -140,9 +142,10 @@ impl ExtentPlan {
         wanted: &Wanted<'_>,
         before: Option<&Self>,
     ) -> Result<Self> {
-        let meta = match before {
-            Some(before) if *before.meta == *view.meta => Arc::clone(&before.meta),
-            _ => Arc::new(view.meta.clone()),
+        let meta = match (wanted.prepared, before) {
+            (Some(prepared), _) => Arc::clone(&prepared.meta),
+            (None, Some(before)) if *before.meta == *view.meta => Arc::clone(&before.meta),
+            (None, _) => Arc::new(view.meta.clone()),
         };
         let number = u32::try_from(number)
             .map_err(|_| Error::new(Reason::UnsupportedLayout, "a version of more than 2^32 extents"))?;
@@ -179,20 +182,19 @@ impl ExtentPlan {
         Some(Block::new(id, slab, source, &self.meta.element))
     }
 
-    /// The block that holds these rows of a raw array.
+    /// The block that holds what these indices by axis cover of a raw array.
     ///
     /// # Errors
-    /// Why a source of a virtual array cannot be read.
-    pub(crate) fn raw_block(&self, raw: &Raw, id: BlockId, rows: &Cover, row_axis: usize) -> Result<Block> {
-        let covers: Vec<&Cover> = (0..raw.covers.len()).map(|axis| raw.cover(axis, rows, row_axis)).collect();
+    /// Why a source of a virtual array cannot be read; `result_too_large` when that takes too many looks.
+    pub(crate) fn raw_block(&self, raw: &Raw, id: BlockId, covers: &[&Cover], looks: &mut Looks) -> Result<Block> {
         let slab = Hyperslab {
             origin: covers.iter().map(|cover| cover.runs.first().map_or(0, |run| run.start)).collect(),
             shape: covers.iter().map(|cover| cover.len).collect(),
         };
         let source = match &raw.place {
-            RawPlace::File(offset) => BlockSource::Raw { ranges: raw.ranges(*offset, &covers, self.meta.shape()) },
+            RawPlace::File(offset) => BlockSource::Raw { ranges: raw.ranges(*offset, covers, self.meta.shape()) },
             RawPlace::Nowhere => BlockSource::Fill,
-            RawPlace::Sources(mosaic) => match mosaic.copies(&covers, self.meta.shape())? {
+            RawPlace::Sources(mosaic) => match mosaic.copies(covers, self.meta.shape(), looks)? {
                 copies if copies.is_empty() => BlockSource::Fill,
                 copies => BlockSource::Virtual(copies),
             },
@@ -224,8 +226,11 @@ fn virtual_blocks(
     wanted: &Wanted<'_>,
     before: Option<&ExtentPlan>,
 ) -> Result<Blocks> {
-    let mosaic = Mosaic::new(meta, view.sources)?;
-    if mosaic.is_for_the_worker(meta) {
+    let mosaic = match wanted.prepared.and_then(|prepared| prepared.mosaic.as_ref()) {
+        Some(mosaic) => Arc::clone(mosaic),
+        None => Arc::new(Mosaic::new(meta, view.sources)?),
+    };
+    if mosaic.is_for_the_worker {
         return Ok(Blocks::Grid(Grid::new(meta, false, wanted, before)?));
     }
     // Elsewhere the picks of axis 0 do not count in rows of the array.

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::axis::{Cover, Pick};
 use super::{ExtentView, Plan, PlanOptions};
@@ -16,8 +17,66 @@ use crate::plan::Layout;
 use crate::selection::points::coordinates_of;
 use crate::selection::{AxisSelection, Picked, Resolved};
 
-/// Comparisons of points with mappings for one block: half a second.
-const POINT_LOOKS_MAX: usize = 1 << 26;
+/// Looks for one block of a virtual array, its sources' blocks included: half a second.
+const LOOKS_MAX: u64 = 1 << 26;
+/// Looks that a copy counts for, as its source is planned for it: a block is made of 2^18 copies at most, four times as
+/// many as one virtual array may have mappings.
+const COPY_LOOKS: u64 = 1 << 8;
+/// Looks that a run of indices of a copy counts for. It takes 32 bytes: 128 MiB for all of a block.
+const RUN_LOOKS: u64 = 1 << 4;
+/// Looks that an index in a list counts for. It takes 8 bytes: 128 MiB for all of a block.
+const INDEX_LOOKS: u64 = 1 << 2;
+
+/// How much may be looked at to find out what a block of a virtual array is made of. A unit is the comparison of one
+/// mapping with one block or point, some ten nanoseconds. Mappings may overlap and sources be virtual themselves, so a
+/// small file can ask for any amount of it. A read has no such bound: it is as long as its dataset, block by block.
+#[derive(Clone, Copy, Debug)]
+pub struct Looks {
+    left: u64,
+    spent: bool,
+}
+
+impl Default for Looks {
+    fn default() -> Self {
+        Self::new(LOOKS_MAX)
+    }
+}
+
+impl Looks {
+    /// At most this many.
+    pub fn new(looks_max: u64) -> Self {
+        Self { left: looks_max, spent: false }
+    }
+
+    /// Takes some.
+    ///
+    /// # Errors
+    /// `result_too_large` when there are not so many left.
+    pub fn take(&mut self, looks: u64) -> Result<()> {
+        match self.left.checked_sub(looks) {
+            Some(left) => {
+                self.left = left;
+                Ok(())
+            }
+            None => {
+                self.spent = true;
+                let message = "too many mappings of virtual datasets meet in one batch; select less of it, or read the \
+                               sources";
+                Err(Error::new(Reason::ResultTooLarge, message))
+            }
+        }
+    }
+
+    /// Whether more were wanted than there were.
+    pub fn is_spent(&self) -> bool {
+        self.spent
+    }
+
+    /// How many are left.
+    pub fn left(&self) -> u64 {
+        self.left
+    }
+}
 
 /// What a plan knows of the source of a mapping.
 #[derive(Clone, Copy, Debug)]
@@ -43,9 +102,11 @@ impl VirtualCopy {
     /// The plan of reading it from its source. Its batches are for [`crate::batch::Composition::take`] alone.
     ///
     /// # Errors
-    /// As [`Plan::new`].
-    pub fn plan(&self, source: &ExtentView<'_>, options: &PlanOptions) -> Result<Plan> {
-        let selected = Resolved::of_picked(self.selected.clone(), source.meta.shape())?;
+    /// As [`Plan::new`]; `result_too_large` when `looks` do not suffice.
+    pub fn plan(&self, source: &VirtualSource, options: &PlanOptions, looks: &mut Looks) -> Result<Plan> {
+        looks.take(COPY_LOOKS + source.mosaic.as_ref().map_or(0, |mosaic| mosaic.unreadable.len() as u64))?;
+        let VirtualSource { meta, inline, .. } = source;
+        let selected = Resolved::of_picked(self.selected.clone(), meta.shape())?;
         let options = PlanOptions {
             layout: Layout::Tensor,
             result_bytes_max: None,
@@ -53,7 +114,33 @@ impl VirtualCopy {
             row_range: None,
             ..options.clone()
         };
-        Plan::new(&[*source], &selected, &options)
+        let rows = meta.shape().first().copied().unwrap_or(1);
+        let view = ExtentView { first_row: 0, array_row: 0, rows, meta, inline: *inline, sources: &[] };
+        Plan::prepared(&[view], &selected, &options, Some(source))
+    }
+}
+
+/// An array that virtual arrays take parts of. Prepared once, at the cost of all its mappings where it is virtual
+/// itself, it is planned any number of times.
+#[derive(Clone, Debug)]
+pub struct VirtualSource {
+    pub(crate) meta: Arc<ArrayMeta>,
+    inline: bool,
+    pub(crate) mosaic: Option<Arc<Mosaic>>,
+}
+
+impl VirtualSource {
+    /// Of an array, whether it is at hand as one decoded block, and its own sources. An array has far fewer mappings
+    /// than there are looks, so that many of it are not counted.
+    ///
+    /// # Errors
+    /// `virtual_source_refused` for a virtual array without sources.
+    pub fn new(meta: &ArrayMeta, inline: bool, sources: &[SourceView<'_>]) -> Result<Self> {
+        let mosaic = match &meta.storage {
+            Storage::Virtual { .. } => Some(Arc::new(Mosaic::new(meta, sources)?)),
+            Storage::Compact | Storage::Contiguous { .. } | Storage::Chunked { .. } | Storage::External => None,
+        };
+        Ok(Self { meta: Arc::new(meta.clone()), inline, mosaic })
     }
 }
 
@@ -64,6 +151,10 @@ pub(crate) struct Mosaic {
     tiles: Vec<Tile>,
     /// The last row of any tile up to this one.
     reach: Vec<u64>,
+    /// The tiles that cannot be read.
+    unreadable: Vec<usize>,
+    /// Whether libhdf5 must read the array, and may: some tile only it can put together, and no other file is needed.
+    pub(crate) is_for_the_worker: bool,
 }
 
 #[derive(Debug)]
@@ -124,16 +215,13 @@ impl Mosaic {
             *reach = tile.last_row().max(*reach);
             Some(*reach)
         });
-        Ok(Self { reach: reach.collect(), tiles })
-    }
-
-    /// Whether libhdf5 must read the array, and may: some tile only it can put together, and no other file is needed.
-    pub(crate) fn is_for_the_worker(&self, meta: &ArrayMeta) -> bool {
-        let Storage::Virtual { mappings } = &meta.storage else { return false };
-        let unreadable = || self.tiles.iter().filter_map(|tile| tile.source.as_ref().err());
-        mappings.iter().all(|mapping| mapping.file.is_none())
-            && unreadable().next().is_some()
-            && unreadable().all(|found| found.by_library)
+        let reach = reach.collect();
+        let unreadable: Vec<usize> = (0..tiles.len()).filter(|at| tiles[*at].source.is_err()).collect();
+        let by_library = |at: &usize| tiles[*at].source.as_ref().is_err_and(|found| found.by_library);
+        let is_for_the_worker = mappings.iter().all(|mapping| mapping.file.is_none())
+            && !unreadable.is_empty()
+            && unreadable.iter().all(by_library);
+        Ok(Self { tiles, reach, unreadable, is_for_the_worker })
     }
 
     /// Refuses a selection that certainly reaches what cannot be read. Of steps and lists it is found out when their
@@ -143,7 +231,8 @@ impl Mosaic {
             let (Some((low, high)), true) = (pick.bounds(), pick.is_gapless()) else { return false };
             line.meet(std::slice::from_ref(&(low..high + 1))).next().is_some()
         };
-        let met = self.tiles.iter().filter(|tile| picks.iter().zip(&tile.axes).all(meets));
+        let unreadable = self.unreadable.iter().map(|at| &self.tiles[*at]);
+        let met = unreadable.filter(|tile| picks.iter().zip(&tile.axes).all(meets));
         // What nobody could read is told first: without it libhdf5 might read the rest.
         let worst = met.filter_map(|tile| tile.source.as_ref().err()).min_by_key(|found| found.by_library);
         worst.map_or(Ok(()), |found| Err(Error::new(found.reason, found.message.clone())))
@@ -153,17 +242,19 @@ impl Mosaic {
     /// is one cover: of positions in C order.
     ///
     /// # Errors
-    /// Why a tile that the block reaches cannot be read.
-    pub(crate) fn copies(&self, covers: &[&Cover], shape: &[u64]) -> Result<Vec<VirtualCopy>> {
+    /// Why a tile that the block reaches cannot be read; `result_too_large` when `looks` do not suffice.
+    pub(crate) fn copies(&self, covers: &[&Cover], shape: &[u64], looks: &mut Looks) -> Result<Vec<VirtualCopy>> {
         if let ([points], true) = (covers, shape.len() > 1) {
-            return self.copies_of_points(points, shape);
+            return self.copies_of_points(points, shape, looks);
         }
         let rows = covers.first().and_then(|cover| Some((cover.runs.first()?.start, cover.runs.last()?.end - 1)));
         // A scalar has no row, and its tiles lie at 0.
         let (first, last) = rows.unwrap_or((0, 0));
         let mut copies = Vec::new();
-        for tile in &self.tiles[self.near(first, last)] {
-            copies.extend(tile.copy(covers)?);
+        let near = self.near(first, last);
+        looks.take(near.len() as u64)?;
+        for tile in &self.tiles[near] {
+            copies.extend(tile.copy(covers, looks)?);
         }
         copies.sort_unstable_by_key(|copy| copy.mapping);
         Ok(copies)
@@ -176,19 +267,16 @@ impl Mosaic {
         from.min(to)..to
     }
 
-    fn copies_of_points(&self, points: &Cover, shape: &[u64]) -> Result<Vec<VirtualCopy>> {
+    fn copies_of_points(&self, points: &Cover, shape: &[u64], looks: &mut Looks) -> Result<Vec<VirtualCopy>> {
         let mut found: BTreeMap<u32, TilePoints> = BTreeMap::new();
-        let (mut index, mut looks) = (Vec::new(), 0);
+        let mut index = Vec::new();
         for (place, position) in (0..).zip(points.runs.iter().flat_map(Clone::clone)) {
             coordinates_of(position, shape, &mut index);
             let near = self.near(index[0], index[0]);
-            looks += near.len();
-            if looks > POINT_LOOKS_MAX {
-                let message = format!("points among too many mappings: more than {POINT_LOOKS_MAX} to compare");
-                return Err(Error::new(Reason::ResultTooLarge, message));
-            }
+            looks.take(near.len() as u64)?;
             for tile in &self.tiles[near] {
                 if let Some(of_source) = tile.position(&index)? {
+                    looks.take(INDEX_LOOKS)?;
                     let TilePoints { positions, places } = found.entry(tile.number).or_default();
                     if !tile.readable()?.shape.is_empty() {
                         positions.get_or_insert_default().push(of_source);
@@ -230,11 +318,11 @@ impl Tile {
         self.axes.first().map_or(0, |rows| rows.index(rows.len - 1))
     }
 
-    fn copy(&self, covers: &[&Cover]) -> Result<Option<VirtualCopy>> {
+    fn copy(&self, covers: &[&Cover], looks: &mut Looks) -> Result<Option<VirtualCopy>> {
         let mut ordinals = Vec::with_capacity(covers.len());
         let mut places = Vec::with_capacity(covers.len());
         for (line, cover) in self.axes.iter().zip(covers) {
-            let (of_source, of_block) = meetings(line, cover);
+            let (of_source, of_block) = meetings(line, cover, looks)?;
             if of_block.is_empty() {
                 return Ok(None);
             }
@@ -242,10 +330,11 @@ impl Tile {
             places.push(of_block);
         }
         let selected = self.readable()?.axes.iter().map(|axis| match axis {
-            SourceAxis::At(index) => AxisSelection::Index(*index),
-            SourceAxis::Follows(axis, line) => line.selection(&ordinals[*axis]),
+            SourceAxis::At(index) => Ok(AxisSelection::Index(*index)),
+            SourceAxis::Follows(axis, line) => line.selection(&ordinals[*axis], looks),
         });
-        Ok(Some(VirtualCopy { mapping: self.number, selected: Picked::Axes(selected.collect()), places }))
+        let selected = Picked::Axes(selected.collect::<Result<_>>()?);
+        Ok(Some(VirtualCopy { mapping: self.number, selected, places }))
     }
 
     fn readable(&self) -> Result<&Readable> {
@@ -371,11 +460,16 @@ impl Line {
         (within < self.block && ordinal < self.len).then_some(ordinal)
     }
 
-    /// Runs of the line's indices that lie in the given runs, ascending: (first index, first ordinal, how many).
-    fn meet<'a>(&'a self, runs: &'a [Range<u64>]) -> impl Iterator<Item = (u64, u64, u64)> + 'a {
+    /// Which of these runs, ascending, lie between the line's ends.
+    fn near(&self, runs: &[Range<u64>]) -> Range<usize> {
         let end = self.index(self.len - 1) + 1;
         let from = runs.partition_point(|run| run.end <= self.start);
-        runs[from..].iter().take_while(move |run| run.start < end).flat_map(move |run| {
+        from..runs.partition_point(|run| run.start < end).max(from)
+    }
+
+    /// Runs of the line's indices that lie in the given runs, ascending: (first index, first ordinal, how many).
+    fn meet<'a>(&'a self, runs: &'a [Range<u64>]) -> impl Iterator<Item = (u64, u64, u64)> + 'a {
+        runs[self.near(runs)].iter().flat_map(move |run| {
             let first = run.start.saturating_sub(self.start) / self.stride;
             let blocks = self.len.div_ceil(self.block);
             let starts = (first..blocks).map(|number| (number, self.start + number * self.stride));
@@ -388,22 +482,33 @@ impl Line {
         })
     }
 
-    fn selection(&self, ordinals: &[Range<u64>]) -> AxisSelection {
+    fn selection(&self, ordinals: &[Range<u64>], looks: &mut Looks) -> Result<AxisSelection> {
         if let [run] = ordinals
             && run.start / self.block == (run.end - 1) / self.block
         {
-            return AxisSelection::Range { start: self.index(run.start), step: 1, count: run.end - run.start };
+            return Ok(AxisSelection::Range { start: self.index(run.start), step: 1, count: run.end - run.start });
         }
-        AxisSelection::from_list(ordinals.iter().flat_map(Clone::clone).map(|ordinal| self.index(ordinal)).collect())
+        let count = ordinals.iter().map(|run| run.end - run.start).sum::<u64>();
+        looks.take(count.saturating_mul(INDEX_LOOKS))?;
+        let indices = ordinals.iter().flat_map(Clone::clone).map(|ordinal| self.index(ordinal)).collect();
+        Ok(AxisSelection::from_list(indices))
     }
 }
 
+/// Ascending.
+type Runs = Vec<Range<u64>>;
+
 /// Which ordinals of a line a block has, and where it has them: both ascending, with the same number of indices.
-fn meetings(line: &Line, cover: &Cover) -> (Vec<Range<u64>>, Vec<Range<u64>>) {
+///
+/// # Errors
+/// `result_too_large` when `looks` do not suffice.
+fn meetings(line: &Line, cover: &Cover, looks: &mut Looks) -> Result<(Runs, Runs)> {
     let (mut ordinals, mut places) = (Vec::new(), Vec::new());
+    looks.take(line.near(&cover.runs).len() as u64)?;
     // The place in the block of the first index of each run.
     let (mut run, mut before) = (0, 0);
     for (index, ordinal, count) in line.meet(&cover.runs) {
+        looks.take(RUN_LOOKS)?;
         while index >= cover.runs[run].end {
             before += cover.runs[run].end - cover.runs[run].start;
             run += 1;
@@ -411,7 +516,7 @@ fn meetings(line: &Line, cover: &Cover) -> (Vec<Range<u64>>, Vec<Range<u64>>) {
         extend(&mut ordinals, ordinal, count);
         extend(&mut places, before + (index - cover.runs[run].start), count);
     }
-    (ordinals, places)
+    Ok((ordinals, places))
 }
 
 /// Adds a run, as part of the last one where it goes on.

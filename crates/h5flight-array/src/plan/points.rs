@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use super::extent::{Blocks, ExtentPlan, Grid, Rows, Wanted};
+use super::mapping::VirtualSource;
 use super::{ExtentView, PlanOptions};
 use crate::error::{Error, Reason, Result};
 use crate::selection::points::coordinates_of;
@@ -36,6 +37,7 @@ pub(crate) fn touched_extents(
     extents: &[ExtentView<'_>],
     index: &PointIndex,
     options: &PlanOptions,
+    prepared: Option<&VirtualSource>,
 ) -> Result<(Vec<ExtentPlan>, Arc<[u64]>)> {
     let row_elements: u64 = index.shape.iter().skip(1).product();
     let extent_of = |position: &u64| {
@@ -44,7 +46,7 @@ pub(crate) fn touched_extents(
     };
     let mut touched = vec![false; extents.len()];
     index.positions.iter().for_each(|position| touched[extent_of(position)] = true);
-    let wanted = Wanted { picks: &[], rows: Rows::Points, options };
+    let wanted = Wanted { picks: &[], rows: Rows::Points, options, prepared };
     let (mut planned, mut planned_at, mut places) = (Vec::<ExtentPlan>::new(), vec![0; extents.len()], 0);
     for number in (0..extents.len()).filter(|number| touched[*number]) {
         let extent = ExtentPlan::new(number, &extents[number], &wanted, planned.last())?;

@@ -2,17 +2,20 @@
 //!
 //! Reads get slower without it, never fail and never become wrong: every command has a short timeout, a breaker leaves
 //! Redis alone after failures in a row, and a value counts only when it carries its own key and a MAC made with a
-//! secret of the catalogue. Single GETs, not MGET: measured 2 to 4 times faster for values of this size.
+//! secret of the catalogue. What is superseded is left to its time to live: its keys are unreachable, and to find them
+//! would be a walk over the whole keyspace. Single GETs, not MGET: measured 2 to 4 times faster for values of this size.
 //!
 //! Value: [`MAGIC`], 32 bytes of MAC (keyed blake3 over key and block), the 24 bytes of the key, the decoded block.
 
+use std::io::Write;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use deadpool_redis::redis::{self, AsyncCommands};
+use deadpool_redis::redis::{self, AsyncCommands, RedisWrite, ToRedisArgs, ToSingleRedisArg};
 use deadpool_redis::{Config as PoolConfig, Pool, PoolConfig as PoolLimits, Runtime, Timeouts};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::BlockKey;
 use crate::error::Error;
@@ -32,18 +35,28 @@ const TIMEOUT: Duration = Duration::from_millis(250);
 const FAILURES_MAX: u32 = 3;
 /// For how long it is left alone.
 const BREAK: Duration = Duration::from_secs(2);
-/// Blocks that wait to be stored; more are not stored.
-const QUEUE_BLOCKS_MAX: usize = 64;
-/// Keys of one UNLINK.
-const UNLINK_KEYS: usize = 500;
+/// Bytes of blocks that wait to be stored or are being stored, beside the budget of reads; what passes them is not
+/// stored. Two of the largest blocks.
+const QUEUE_BYTES_MAX: usize = 2 * VALUE_BYTES_MAX;
+/// How many blocks they are at most: a few groups of small chunks.
+const QUEUE_BLOCKS_MAX: usize = 1024;
 
 /// The Redis tier.
 pub struct RedisCache {
     pool: Pool,
     secret: [u8; 32],
     breaker: Breaker,
-    queue: mpsc::Sender<(BlockKey, Bytes)>,
+    queue: mpsc::Sender<Queued>,
+    /// A permit for each byte that may be queued.
+    queue_room: Arc<Semaphore>,
     started: Instant,
+}
+
+/// A block that waits to be stored.
+pub struct Queued {
+    key: BlockKey,
+    block: Bytes,
+    _room: OwnedSemaphorePermit,
 }
 
 #[derive(Default)]
@@ -59,7 +72,7 @@ impl RedisCache {
     ///
     /// # Errors
     /// `bad_request` for a URL that is not one.
-    pub fn new(url: &str, secret: [u8; 32]) -> Result<(Self, mpsc::Receiver<(BlockKey, Bytes)>), Error> {
+    pub fn new(url: &str, secret: [u8; 32]) -> Result<(Self, mpsc::Receiver<Queued>), Error> {
         let bad_url = |error: String| {
             let message = format!("the Redis URL is not usable: {error}");
             Error::new(h5flight_array::Reason::BadRequest, message)
@@ -70,7 +83,8 @@ impl RedisCache {
         config.pool = Some(PoolLimits { max_size: CONNECTIONS_MAX, timeouts, ..PoolLimits::default() });
         let pool = config.create_pool(Some(Runtime::Tokio1)).map_err(|error| bad_url(error.to_string()))?;
         let (queue, queued) = mpsc::channel(QUEUE_BLOCKS_MAX);
-        let cache = Self { pool, secret, breaker: Breaker::default(), queue, started: Instant::now() };
+        let queue_room = Arc::new(Semaphore::new(QUEUE_BYTES_MAX));
+        let cache = Self { pool, secret, breaker: Breaker::default(), queue, queue_room, started: Instant::now() };
         Ok((cache, queued))
     }
 
@@ -84,14 +98,17 @@ impl RedisCache {
         self.command(async |connection| redis::cmd("PING").query_async::<String>(connection).await).await.is_some()
     }
 
-    /// The decoded bytes of a block. Whatever is wrong is a miss.
-    pub async fn get(&self, key: BlockKey) -> Option<Bytes> {
-        let name = name(key);
-        let found = self.command(async |connection| connection.get::<_, Option<Vec<u8>>>(&name[..]).await).await?;
-        let Some(value) = found else {
+    /// The decoded bytes of a block, which are this many or, where that is not known, up to [`VALUE_BYTES_MAX`]. No
+    /// more is taken from Redis, whatever lies there. Whatever is wrong is a miss.
+    pub async fn get(&self, key: BlockKey, block_bytes: Option<u64>) -> Option<Bytes> {
+        let (name, last) = (name(key), last_byte(block_bytes)?);
+        // Of a value that is longer the MAC does not fit what comes.
+        let found = self.command(async |connection| connection.getrange::<_, Vec<u8>>(&name[..], 0, last).await);
+        let value = found.await?;
+        if value.is_empty() {
             metrics::cache("redis", "miss", 0);
             return None;
-        };
+        }
         match open(&self.secret, key, value.into()) {
             Some(block) => {
                 metrics::cache("redis", "hit", block.len() as u64);
@@ -107,31 +124,24 @@ impl RedisCache {
 
     /// Queues a block to be stored. When the queue is full it is not stored: a cache owes nothing.
     pub fn put(&self, key: BlockKey, block: Bytes) {
-        if block.len() <= VALUE_BYTES_MAX && self.is_up() {
-            let _ = self.queue.try_send((key, block));
+        if block.len() > VALUE_BYTES_MAX || !self.is_up() {
+            return;
+        }
+        let room = u32::try_from(block.len()).expect("a block of 16 MiB has fewer than 2^32 bytes");
+        if let Ok(room) = Arc::clone(&self.queue_room).try_acquire_many_owned(room) {
+            let _ = self.queue.try_send(Queued { key, block, _room: room });
         }
     }
 
     /// Stores queued blocks with a time to live, one after another, until the cache is dropped.
-    pub async fn store_queued(&self, mut queued: mpsc::Receiver<(BlockKey, Bytes)>, ttl: Duration) {
-        while let Some((key, block)) = queued.recv().await {
-            let value = seal(&self.secret, key, &block);
+    pub async fn store_queued(&self, mut queued: mpsc::Receiver<Queued>, ttl: Duration) {
+        while let Some(Queued { key, block, _room }) = queued.recv().await {
+            let value = Sealed { head: head(&self.secret, key, &block), block: &block };
             let (name, seconds) = (name(key), ttl.as_secs().max(1));
             let stored =
-                self.command(async |connection| connection.set_ex::<_, _, ()>(&name[..], &value[..], seconds).await);
+                self.command(async |connection| connection.set_ex::<_, _, ()>(&name[..], &value, seconds).await);
             if stored.await.is_some() {
                 metrics::cache("redis", "store", block.len() as u64);
-            }
-        }
-    }
-
-    /// Unlinks all blocks of these arrays, in pipelined batches. Their keys are unreachable already.
-    pub async fn forget(&self, arrays: &[[u8; 16]]) {
-        for array in arrays {
-            let pattern = [b"h5f:", hex(array).as_bytes(), b":*"].concat();
-            let keys = self.command(async |connection| scan(connection, &pattern).await).await.unwrap_or_default();
-            for batch in keys.chunks(UNLINK_KEYS) {
-                self.command(async |connection| connection.unlink::<_, ()>(batch).await).await;
             }
         }
     }
@@ -190,18 +200,10 @@ impl RedisCache {
     }
 }
 
-async fn scan(connection: &mut deadpool_redis::Connection, pattern: &[u8]) -> redis::RedisResult<Vec<Vec<u8>>> {
-    let (mut cursor, mut keys) = (0u64, Vec::new());
-    loop {
-        let mut command = redis::cmd("SCAN");
-        command.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(10_000);
-        let (next, mut found): (u64, Vec<Vec<u8>>) = command.query_async(connection).await?;
-        keys.append(&mut found);
-        cursor = next;
-        if cursor == 0 {
-            return Ok(keys);
-        }
-    }
+/// The last byte that a value may have; `None` for a block that is too large to be stored.
+fn last_byte(block_bytes: Option<u64>) -> Option<isize> {
+    let block_bytes = block_bytes.map_or(Some(VALUE_BYTES_MAX), |bytes| usize::try_from(bytes).ok())?;
+    (block_bytes <= VALUE_BYTES_MAX).then(|| (HEADER_BYTES + block_bytes - 1) as isize)
 }
 
 fn name(key: BlockKey) -> Vec<u8> {
@@ -229,14 +231,30 @@ fn mac(secret: &[u8; 32], identity: &[u8; KEY_BYTES], block: &[u8]) -> blake3::H
     hasher.finalize()
 }
 
-fn seal(secret: &[u8; 32], key: BlockKey, block: &[u8]) -> Vec<u8> {
-    let identity = identity(key);
-    let mut value = Vec::with_capacity(HEADER_BYTES + block.len());
-    value.extend_from_slice(MAGIC);
-    value.extend_from_slice(mac(secret, &identity, block).as_bytes());
-    value.extend_from_slice(&identity);
-    value.extend_from_slice(block);
-    value
+/// A value; it is put together where the command is written, not before.
+struct Sealed<'a> {
+    head: [u8; HEADER_BYTES],
+    block: &'a [u8],
+}
+
+impl ToRedisArgs for Sealed<'_> {
+    fn write_redis_args<W: ?Sized + RedisWrite>(&self, out: &mut W) {
+        let mut argument = out.writer_for_next_arg();
+        let written = argument.write_all(&self.head).and_then(|()| argument.write_all(self.block));
+        written.expect("a command is written to memory");
+    }
+}
+
+impl ToSingleRedisArg for Sealed<'_> {}
+
+/// What stands before a block in its value.
+fn head(secret: &[u8; 32], key: BlockKey, block: &[u8]) -> [u8; HEADER_BYTES] {
+    let (identity, mut head) = (identity(key), [0; HEADER_BYTES]);
+    let (magic, rest) = head.split_at_mut(MAGIC.len());
+    magic.copy_from_slice(MAGIC);
+    rest[..MAC_BYTES].copy_from_slice(mac(secret, &identity, block).as_bytes());
+    rest[MAC_BYTES..].copy_from_slice(&identity);
+    head
 }
 
 fn open(secret: &[u8; 32], key: BlockKey, value: Bytes) -> Option<Bytes> {
@@ -255,7 +273,9 @@ mod tests {
     #[test]
     fn only_the_value_that_was_stored_under_this_key_is_used() {
         let (secret, key) = ([3; 32], BlockKey { array: [1; 16], number: 9 });
-        let value = seal(&secret, key, b"decoded");
+        let value = Sealed { head: head(&secret, key, b"decoded"), block: b"decoded" };
+        let value = value.to_redis_args().concat();
+        assert_eq!(last_byte(Some(7)), Some(value.len() as isize - 1), "no more than this is taken");
         assert_eq!(open(&secret, key, value.clone().into()).as_deref(), Some(b"decoded".as_slice()));
         let other = BlockKey { number: 10, ..key };
         assert_eq!(open(&secret, other, value.clone().into()), None, "a value of another key");
@@ -268,5 +288,36 @@ mod tests {
         for cut in 0..value.len() {
             assert_eq!(open(&secret, key, value[..cut].to_vec().into()), None, "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn what_is_taken_from_redis_has_the_length_of_the_block_or_of_the_largest() {
+        let most = (HEADER_BYTES + VALUE_BYTES_MAX) as isize - 1;
+        for (block_bytes, expected) in [
+            (None, Some(most)),
+            (Some(0), Some(HEADER_BYTES as isize - 1)),
+            (Some(VALUE_BYTES_MAX as u64), Some(most)),
+            (Some(VALUE_BYTES_MAX as u64 + 1), None),
+            (Some(u64::MAX), None),
+        ] {
+            assert_eq!(last_byte(block_bytes), expected, "{block_bytes:?}");
+        }
+    }
+
+    #[test]
+    fn the_queue_is_bounded_in_bytes_and_what_does_not_fit_is_dropped() {
+        let (cache, mut queued) = RedisCache::new("redis://127.0.0.1:1", [3; 32]).unwrap();
+        let key = |number| BlockKey { array: [1; 16], number };
+        let large = Bytes::from(vec![0; VALUE_BYTES_MAX]);
+        (0..5).for_each(|number| cache.put(key(number), large.clone()));
+        cache.put(key(5), Bytes::from_static(b"small"));
+        let numbers = |queued: &mut mpsc::Receiver<Queued>| {
+            std::iter::from_fn(|| queued.try_recv().ok()).map(|queued| queued.key.number).collect::<Vec<_>>()
+        };
+        assert_eq!(numbers(&mut queued), [0, 1]);
+        // Their room is free again.
+        cache.put(key(6), large);
+        cache.put(key(7), Bytes::from_static(b"small"));
+        assert_eq!(numbers(&mut queued), [6, 7]);
     }
 }

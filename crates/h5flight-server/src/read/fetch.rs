@@ -21,7 +21,7 @@ use h5flight_catalog::model::{ArrayRecord, FilePlace};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::compose::{compose, sources_bytes};
+use super::compose::{Sizing, Sources, compose, sized, sources_bytes};
 use super::stats::{ReadStats, Tier};
 use super::{Planned, internal};
 use crate::blocking::Lane;
@@ -54,6 +54,7 @@ pub(super) struct Fetcher {
     pub(super) service: Arc<Service>,
     /// How the sources of virtual arrays are planned.
     pub(super) options: Arc<PlanOptions>,
+    pub(super) sources: Arc<Sources>,
     /// By extent.
     arrays: Vec<Arc<ArrayRecord>>,
     files: HashMap<i64, Arc<StoredFile>>,
@@ -118,7 +119,7 @@ impl Fetcher {
         let arrays: Vec<_> = planned.version.extents.iter().map(|extent| Arc::clone(&extent.array)).collect();
         let pipelines = arrays.iter().map(|array| pipeline(&array.meta)).collect::<Result<_>>()?;
         let (service, options) = (Arc::clone(service), Arc::clone(&planned.options));
-        Ok(Self { service, options, arrays, files, pipelines, stats })
+        Ok(Self { service, options, sources: Arc::default(), arrays, files, pipelines, stats })
     }
 
     /// Fetches the blocks of one source of a virtual array. Its file is opened, and must be the one that was indexed,
@@ -138,6 +139,7 @@ impl Fetcher {
         Ok(Self {
             service: Arc::clone(&self.service),
             options: Arc::clone(&self.options),
+            sources: Arc::clone(&self.sources),
             arrays: vec![Arc::clone(source)],
             files: HashMap::from([(source.file.id, file)]),
             pipelines: vec![pipeline(&source.meta)?],
@@ -149,10 +151,10 @@ impl Fetcher {
     ///
     /// # Errors
     /// `chunk_too_large` for a chunk that claims to decode to absurdly more than it has stored; of a virtual array why a
-    /// source cannot be read.
-    pub(super) fn block(&self, plan: &Plan, id: BlockId) -> Result<Wanted> {
-        let array = self.array(id);
-        let block = plan.block(id, &array.index)?;
+    /// source cannot be read, and `result_too_large` where it is made of too many parts.
+    pub(super) async fn block(&self, plan: &Arc<Plan>, id: BlockId) -> Result<Wanted> {
+        let wanted = sized(self, plan, id).await?;
+        let block = &wanted.block;
         let ratio_max = self.service.config.decode_ratio_max;
         if let (BlockSource::Stored(pointer), Some(decoded)) = (&block.source, block.decoded_bytes)
             && decoded > RATIO_CHUNK_BYTES_MIN.max(ratio_max.saturating_mul(u64::from(pointer.bytes)))
@@ -173,8 +175,7 @@ impl Fetcher {
             );
             return Err(Error::new(Reason::ChunkTooLarge, message));
         }
-        let bytes = reserved_bytes(array, &block, &self.options)?;
-        Ok(Wanted { block, bytes })
+        Ok(wanted)
     }
 
     /// Sets the fetch of blocks going, in groups; `reserved` is divided among them.
@@ -308,8 +309,8 @@ impl Fetcher {
     /// Takes from Redis what is there, all at once; returns the duties that remain.
     async fn ask_redis(&self, group: &[Block], duties: Vec<Duty>, done: &mut Vec<(usize, Arc<Decoded>)>) -> Vec<Duty> {
         let Some(redis) = self.service.redis.as_ref().filter(|redis| redis.is_up()) else { return duties };
-        let keys = duties.iter().map(|duty| duty.claim.as_ref().map(Claim::key));
-        let gets = keys.map(|key| async move { redis.get(key?).await });
+        let asked = duties.iter().map(|duty| (duty.claim.as_ref().map(Claim::key), group[duty.at].decoded_bytes));
+        let gets = asked.map(|(key, block_bytes)| async move { redis.get(key?, block_bytes).await });
         let values = futures::future::join_all(gets).await;
         let mut remaining = Vec::new();
         for (duty, value) in duties.into_iter().zip(values) {
@@ -366,7 +367,7 @@ impl Fetcher {
         Ok(decoded)
     }
 
-    pub(super) fn array(&self, id: BlockId) -> &ArrayRecord {
+    pub(super) fn array(&self, id: BlockId) -> &Arc<ArrayRecord> {
         &self.arrays[id.extent as usize]
     }
 
@@ -392,17 +393,15 @@ struct Duty {
 /// Memory that fetching a block takes, in bytes.
 ///
 /// # Errors
-/// Why a source of a virtual array cannot be read.
-pub(super) fn reserved_bytes(array: &ArrayRecord, block: &Block, options: &PlanOptions) -> Result<u64> {
+/// Why a source of a virtual array cannot be read; `result_too_large` when the looks do not suffice.
+pub(super) fn reserved_bytes(array: &ArrayRecord, block: &Block, sizing: &mut Sizing<'_>) -> Result<u64> {
     let decoded = block.decoded_bytes.unwrap_or(PACKED_BLOCK_BYTES);
     Ok(match &block.source {
         BlockSource::Inline => 0,
         BlockSource::Stored(pointer) => decoded.saturating_add(u64::from(pointer.bytes)),
         BlockSource::Fill | BlockSource::Raw { .. } | BlockSource::Worker(_) => decoded,
         // Beside the block one batch of a source, its blocks and its values in order.
-        BlockSource::Virtual(copies) => {
-            decoded.saturating_mul(2).saturating_add(sources_bytes(array, copies, options)?)
-        }
+        BlockSource::Virtual(copies) => decoded.saturating_mul(2).saturating_add(sources_bytes(array, copies, sizing)?),
     })
 }
 

@@ -114,7 +114,7 @@ impl Window {
             let mut wanted = Vec::new();
             for id in batch.blocks() {
                 if !self.asked.contains_key(id) {
-                    wanted.push(self.fetcher.block(&self.plan, *id)?);
+                    wanted.push(self.fetcher.block(&self.plan, *id).await?);
                 }
             }
             let bytes = wanted.iter().map(|wanted| wanted.bytes).fold(0, u64::saturating_add);
