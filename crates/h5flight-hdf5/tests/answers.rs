@@ -3,7 +3,7 @@
 #[path = "answers/files.rs"]
 mod files;
 
-use files::Scratch;
+use files::{Scratch, Seen};
 use h5flight_array::index::{ChunkIndex, ChunkRun};
 use h5flight_array::inspect::{Hyperslab, InspectLimits, LinkKind, Message, ObjectKind};
 use h5flight_array::meta::{
