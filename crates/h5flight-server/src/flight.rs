@@ -4,6 +4,8 @@
 //! (sealed, pinning the version) or again a GetDataRequest. DoAction offers browsing to clients that have only Flight:
 //! JSON in, JSON out, the fields of the protobuf messages.
 
+mod get;
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -23,6 +25,7 @@ use serde_json::{Value, json};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
+pub use self::get::FlightDoor;
 use crate::convert::{self, as_json};
 use crate::error::{Error, Result as Answer};
 use crate::grpc::{Messages, admit};

@@ -198,8 +198,8 @@ async fn start(service: &Arc<Service>, planned: Planned, batch_bytes: u64) -> Re
         reserve(service, &service.batch_memory, units(service, wanted).min(service.read_memory_units / 3)).await?;
     let (sender, receiver) = mpsc::channel(BATCHES_QUEUED_MAX);
     let fetcher = Fetcher::new(service, &planned, files, Arc::clone(&stats))?;
-    let mut encoder = encode::Encoder::new();
-    let schema = encoder.schema(&planned.schema);
+    let encoder = encode::Encoder::new(&planned.schema)?;
+    let schema = encode::FlightMessage::of_schema(&planned.schema);
     let window = Window::new(Arc::clone(service), Arc::clone(&planned.plan), Arc::new(fetcher));
     let schema_of_batches = Arc::clone(&planned.schema);
     let pipeline = tokio::spawn(async move {

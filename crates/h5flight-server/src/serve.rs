@@ -33,7 +33,7 @@ use crate::cache::MemoryCache;
 use crate::cache::redis::RedisCache;
 use crate::config::{Config, TlsFiles};
 use crate::files::Files;
-use crate::flight::Flight;
+use crate::flight::{Flight, FlightDoor};
 use crate::grpc::Grpc;
 use crate::memory::MEMORY_UNIT_BYTES;
 use crate::service::Service;
@@ -333,9 +333,11 @@ fn routes(service: &Arc<Service>, health: HealthServer<impl Health>) -> Result<R
     let data = DataServiceServer::new(Grpc::new(Arc::clone(service)))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(ANSWER_BYTES_MAX);
-    let flight = FlightServiceServer::new(Flight::new(Arc::clone(service)))
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(ANSWER_BYTES_MAX);
+    let flight = FlightDoor::new(Flight::new(Arc::clone(service)), |flight| {
+        FlightServiceServer::from_arc(flight)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(ANSWER_BYTES_MAX)
+    });
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(h5flight_proto::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)

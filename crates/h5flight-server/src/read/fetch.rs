@@ -154,26 +154,8 @@ impl Fetcher {
     /// source cannot be read, and `result_too_large` where it is made of too many parts.
     pub(super) async fn block(&self, plan: &Arc<Plan>, id: BlockId) -> Result<Wanted> {
         let wanted = sized(self, plan, id).await?;
-        let block = &wanted.block;
-        let ratio_max = self.service.config.decode_ratio_max;
-        if let (BlockSource::Stored(pointer), Some(decoded)) = (&block.source, block.decoded_bytes)
-            && decoded > RATIO_CHUNK_BYTES_MIN.max(ratio_max.saturating_mul(u64::from(pointer.bytes)))
-        {
-            let message = format!(
-                "chunk {} has {} stored bytes and declares {decoded}: more than {ratio_max} for each \
-                 (decode_ratio_max)",
-                pointer.number, pointer.bytes
-            );
-            return Err(Error::new(Reason::ChunkTooLarge, message));
-        }
-        if let (BlockSource::Stored(pointer), Some(decoded)) = (&block.source, block.decoded_bytes)
-            && codec::stored_bytes_max(decoded).is_none_or(|most| u64::from(pointer.bytes) > most)
-        {
-            let message = format!(
-                "chunk {} has {} stored bytes and declares {decoded}: no filter makes it so much larger",
-                pointer.number, pointer.bytes
-            );
-            return Err(Error::new(Reason::ChunkTooLarge, message));
+        if let (BlockSource::Stored(pointer), Some(decoded)) = (&wanted.block.source, wanted.block.decoded_bytes) {
+            refuse_odd_sizes(pointer, decoded, self.service.config.decode_ratio_max)?;
         }
         Ok(wanted)
     }
@@ -375,6 +357,20 @@ impl Fetcher {
         let file = self.files.get(&array.file.id).map(Arc::clone);
         file.ok_or_else(|| Error::new(Reason::Internal, "the file of an array was not opened"))
     }
+}
+
+/// Refuses a chunk whose stored and declared bytes are absurdly far apart, in either direction: both are memory.
+fn refuse_odd_sizes(pointer: &ChunkPointer, decoded: u64, ratio_max: u64) -> Result<()> {
+    let ChunkPointer { number, bytes, .. } = pointer;
+    let why = if decoded > RATIO_CHUNK_BYTES_MIN.max(ratio_max.saturating_mul(u64::from(*bytes))) {
+        format!("more than {ratio_max} for each (decode_ratio_max)")
+    } else if codec::stored_bytes_max(decoded).is_none_or(|most| u64::from(*bytes) > most) {
+        "no filter makes a chunk so much larger".to_owned()
+    } else {
+        return Ok(());
+    };
+    let message = format!("chunk {number} has {bytes} stored bytes and declares {decoded}: {why}");
+    Err(Error::new(Reason::ChunkTooLarge, message))
 }
 
 /// What is to be done about a block: nothing, fetch it, or wait for the read that does.

@@ -1,16 +1,24 @@
 //! A read on its way to the client: messages, and in the end the statistics as a trailer.
+//!
+//! It leaves as a stream of messages for tonic's codec, or as the body of an HTTP/2 stream with the frames that are
+//! there already: the codec would copy each message, and let its buffer grow while it does.
 
 use std::sync::Arc;
 
 use arrow_flight::FlightData;
-use futures::stream;
+use bytes::Bytes;
+use futures::{Stream, StreamExt, stream};
 use h5flight_proto::STATS_TRAILER;
+use http_body::Frame;
+use http_body_util::StreamBody;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
+use tonic::body::Body;
+use tonic::codegen::http::HeaderMap;
 use tonic::{Code, Status};
 
 use super::ReadStats;
-use super::encode::EncodedBatch;
+use super::encode::{EncodedBatch, FlightMessage};
 use super::internal;
 use crate::error::Result;
 use crate::grpc::Messages;
@@ -18,7 +26,7 @@ use crate::telemetry::Call;
 
 /// Schema, then batches, then the outcome. Dropping it stops the read.
 pub struct ReadStream {
-    schema: FlightData,
+    schema: FlightMessage,
     batches: mpsc::Receiver<EncodedBatch>,
     pipeline: AbortOnDropHandle<Result<()>>,
     stats: Arc<ReadStats>,
@@ -27,12 +35,12 @@ pub struct ReadStream {
 struct Sending {
     read: ReadStream,
     call: Option<Call>,
-    ready: std::collections::VecDeque<FlightData>,
+    ready: std::collections::VecDeque<FlightMessage>,
 }
 
 impl ReadStream {
     pub(super) fn new(
-        schema: FlightData,
+        schema: FlightMessage,
         batches: mpsc::Receiver<EncodedBatch>,
         pipeline: AbortOnDropHandle<Result<()>>,
         stats: Arc<ReadStats>,
@@ -41,18 +49,47 @@ impl ReadStream {
     }
 
     /// The messages of the answer; `call` ends with the last of them, or when the client goes away.
-    pub fn messages(mut self, call: Call) -> Messages<FlightData> {
+    pub fn messages(self, call: Call) -> Messages<FlightData> {
+        Box::pin(self.sent(call).map(|message| message.map(FlightMessage::into_flight_data)))
+    }
+
+    /// The same as the body of an answer of gRPC: frames and, in the end, trailers.
+    pub fn body(self, call: Call) -> Body {
+        let frames = self.sent(call).flat_map(|message| {
+            let message = message.and_then(|message| message.into_frame().map_err(|error| error.status()));
+            let frames: Vec<Frame<Bytes>> = match message {
+                Ok(pieces) => pieces.into_iter().map(Frame::data).collect(),
+                Err(status) => vec![Frame::trailers(trailers(&status))],
+            };
+            stream::iter(frames.into_iter().map(Ok::<_, Status>))
+        });
+        Body::new(StreamBody::new(frames))
+    }
+
+    fn sent(mut self, call: Call) -> impl Stream<Item = Result<FlightMessage, Status>> + Send {
         let ready = [std::mem::take(&mut self.schema)].into();
         let sending = Sending { read: self, call: Some(call), ready };
-        Box::pin(stream::unfold(sending, |mut sending| async move {
+        stream::unfold(sending, |mut sending| async move {
             let message = sending.next().await?;
             Some((message, sending))
-        }))
+        })
     }
 }
 
+/// What gRPC says at the end of a stream. A status that no header can hold becomes one without details.
+fn trailers(status: &Status) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    if status.add_header(&mut headers).is_err() {
+        headers.clear();
+        let plain = Status::new(status.code(), "");
+        // A number is a header.
+        let _ = plain.add_header(&mut headers);
+    }
+    headers
+}
+
 impl Sending {
-    async fn next(&mut self) -> Option<Result<FlightData, Status>> {
+    async fn next(&mut self) -> Option<Result<FlightMessage, Status>> {
         if let Some(message) = self.ready.pop_front() {
             return Some(Ok(message));
         }
