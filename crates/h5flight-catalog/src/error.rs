@@ -21,6 +21,8 @@ pub enum ErrorKind {
     Conflict,
     /// The database does not answer; worth a retry.
     Unavailable,
+    /// No space is left where the database is.
+    Full,
     /// What was asked means nothing (a bad page token, a bad URL).
     Invalid,
     /// What the database holds is not what was written: a damaged row.

@@ -8,8 +8,10 @@ use crate::error::{Error, ErrorKind};
 /// What an error code means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Meaning {
-    /// It will pass: the database restarts, is full, is busy.
+    /// It will pass: the database restarts, is busy.
     Unavailable,
+    /// No space is left.
+    Full,
     /// Somebody else was first.
     Conflict,
     /// A value that the schema refuses.
@@ -52,6 +54,7 @@ pub(crate) fn error(error: sqlx::Error, meaning: impl Fn(&dyn DatabaseError) -> 
     };
     let (kind, message) = match meaning {
         Meaning::Unavailable => (ErrorKind::Unavailable, "the catalogue does not answer"),
+        Meaning::Full => (ErrorKind::Full, "the disk of the catalogue is full"),
         Meaning::Conflict => (ErrorKind::Conflict, "another change of the catalogue came first"),
         Meaning::Invalid => (ErrorKind::Invalid, "the catalogue does not hold such a value"),
         Meaning::Damaged => (ErrorKind::Damaged, "the catalogue holds something that was not written so"),

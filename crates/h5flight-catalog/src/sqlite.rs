@@ -86,13 +86,23 @@ impl SqliteCatalog {
                 .acquire_timeout(wait)
                 .acquire_slow_threshold(wait)
                 .test_before_acquire(false)
-                .connect_lazy_with(connect.clone())
         };
+        let wait = Duration::from_millis(options.acquire_timeout_ms);
         Ok(Self {
-            readers: pool(options.connections_max, Duration::from_millis(options.acquire_timeout_ms)),
-            writer: pool(1, WRITER_WAIT),
+            readers: pool(options.connections_max, wait).connect_lazy_with(connect.clone()),
+            writer: pool(1, WRITER_WAIT)
+                .before_acquire(|writer, _| Box::pin(is_free(writer)))
+                .connect_lazy_with(connect),
         })
     }
+}
+
+/// Whether a connection has no transaction open, as sqlx counts them. On a full disk SQLite rolls back by itself; sqlx's
+/// own rollback then fails and is never made good: such a connection is replaced.
+async fn is_free(connection: &mut SqliteConnection) -> std::result::Result<bool, sqlx::Error> {
+    // A rollback that is still on its way comes first.
+    connection.ping().await?;
+    Ok(!connection.is_in_transaction())
 }
 
 /// Makes an empty file where there is none. It will hold hashes of tokens and secrets.
@@ -138,10 +148,35 @@ fn meaning(error: &dyn DatabaseError) -> Meaning {
     }
     // The low byte is the primary code, the rest says more.
     match error.code().and_then(|code| code.parse::<u32>().ok()).map(|code| code & 0xff) {
-        // BUSY, LOCKED, READONLY (a full or failing disk is mounted so), IOERR, FULL, CANTOPEN
-        Some(5 | 6 | 8 | 10 | 13 | 14) => Meaning::Unavailable,
+        // BUSY, LOCKED, READONLY (a failing disk is mounted so), IOERR, CANTOPEN
+        Some(5 | 6 | 8 | 10 | 14) => Meaning::Unavailable,
+        // FULL
+        Some(13) => Meaning::Full,
         // CORRUPT, NOTADB
         Some(11 | 26) => Meaning::Damaged,
         _ => Meaning::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn after_a_full_disk_the_catalogue_is_written_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", folder.path().join("catalog.db").display());
+        let catalog = SqliteCatalog::open(&url, &OpenOptions::default()).await.unwrap();
+        let mut lost = catalog.writer.begin_with("BEGIN IMMEDIATE").await.unwrap();
+        // No page more than there are.
+        sqlx::query("PRAGMA max_page_count = 1").execute(&mut *lost).await.unwrap();
+        let full = sqlx::query("CREATE TABLE filler AS SELECT zeroblob(1000000)").execute(&mut *lost).await;
+        assert_eq!(fault(full.unwrap_err()).kind, ErrorKind::Full);
+        // What SQLite does by itself when the disk is full.
+        sqlx::query("ROLLBACK").execute(&mut *lost).await.unwrap();
+        drop(lost);
+        let mut next = catalog.writer.begin_with("BEGIN IMMEDIATE").await.unwrap();
+        sqlx::query("CREATE TABLE filler AS SELECT zeroblob(1000000)").execute(&mut *next).await.unwrap();
+        next.commit().await.unwrap();
     }
 }

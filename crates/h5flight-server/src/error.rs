@@ -47,6 +47,7 @@ impl Error {
                 ErrorKind::DatasetExists => Reason::DatasetExists,
                 ErrorKind::Conflict => Reason::Conflict,
                 ErrorKind::Unavailable => Reason::CatalogUnavailable,
+                ErrorKind::Full => Reason::DiskFull,
                 ErrorKind::Invalid => Reason::BadRequest,
                 ErrorKind::Damaged | ErrorKind::Database => Reason::Internal,
             },
