@@ -97,7 +97,7 @@ reasons! {
     ResultTooLarge = "result_too_large",
     /// The file has more objects, links, attributes or depth than the server indexes.
     FileTooComplex = "file_too_complex",
-    /// No space left for an upload.
+    /// No space left for an upload, or for the catalogue.
     DiskFull = "disk_full",
     /// The server is at its limit; retry later.
     Busy = "busy",

@@ -43,6 +43,20 @@ pub enum StringPadding {
     SpacePadded,
 }
 
+impl StringPadding {
+    /// The value in a field of fixed size, as h5py has it: of padding with blanks also the NULs before the blanks are
+    /// none of it, so that a field that was never written is empty.
+    pub fn cut(self, field: &[u8]) -> &[u8] {
+        let trimmed = |field: &[u8], pad: u8| field.iter().rposition(|byte| *byte != pad).map_or(0, |last| last + 1);
+        let end = match self {
+            Self::NullTerminated => field.iter().position(|byte| *byte == 0).unwrap_or(field.len()),
+            Self::NullPadded => trimmed(field, 0),
+            Self::SpacePadded => trimmed(&field[..trimmed(field, b' ')], 0),
+        };
+        &field[..end]
+    }
+}
+
 /// Whether every value of a string was seen to be UTF-8 when the file was indexed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

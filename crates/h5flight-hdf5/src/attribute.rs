@@ -19,7 +19,6 @@ use crate::names;
 use crate::packed::{Form, Layout, sequence, string};
 use crate::read::Memory;
 use crate::reference::References;
-use crate::text;
 
 /// JSON bytes of one object's attributes, names and types included: a description of it must fit the 4 MiB that gRPC
 /// clients take unless told otherwise.
@@ -271,7 +270,7 @@ fn leaf(element: &ElementType, bytes: &[u8]) -> Value {
         ElementType::Float { order, .. } => float(bytes, *order),
         ElementType::Bool => Value::Bool(bytes.first().is_some_and(|byte| *byte != 0)),
         ElementType::Enum { base, .. } => leaf(base, bytes),
-        ElementType::FixedString { padding, .. } => text_value(text::cut(bytes, *padding)),
+        ElementType::FixedString { padding, .. } => text_value(padding.cut(bytes)),
         ElementType::Complex { part } => {
             let (real, imaginary) = bytes.split_at(bytes.len() / 2);
             json!({ "r": leaf(part, real), "i": leaf(part, imaginary) })

@@ -1,7 +1,7 @@
 //! Whether the strings of an array are UTF-8: the file's own claim is not reliable, so the values are looked at.
 
 use h5flight_array::Result;
-use h5flight_array::meta::{ElementType, StringPadding, Text};
+use h5flight_array::meta::{ElementType, Text};
 
 use crate::packed::{Form, Layout, sequence, string};
 
@@ -12,7 +12,7 @@ pub(crate) fn mark(element: &mut ElementType, layout: &Layout, memory: &[u8]) ->
     match (element, &layout.form) {
         (ElementType::FixedString { padding, text, .. }, Form::Bytes) => {
             let fields = memory.chunks_exact(layout.size);
-            note(text, fields.map(|field| cut(field, *padding)));
+            note(text, fields.map(|field| padding.cut(field)));
         }
         (ElementType::VarString { text }, Form::VarString) => {
             note(text, memory.chunks_exact(layout.size).map(string));
@@ -78,19 +78,6 @@ pub(crate) fn reset(element: &mut ElementType, to: Text) {
     }
 }
 
-/// The value in a field of fixed size.
-pub(crate) fn cut(field: &[u8], padding: StringPadding) -> &[u8] {
-    let trimmed = |pad: u8| {
-        let end = field.iter().rposition(|byte| *byte != pad).map_or(0, |last| last + 1);
-        &field[..end]
-    };
-    match padding {
-        StringPadding::NullTerminated => field.split(|byte| *byte == 0).next().unwrap_or_default(),
-        StringPadding::NullPadded => trimmed(0),
-        StringPadding::SpacePadded => trimmed(b' '),
-    }
-}
-
 /// Looks at values until one is not UTF-8.
 fn note<'a>(text: &mut Text, mut values: impl Iterator<Item = &'a [u8]>) {
     if *text == Text::Utf8 && values.any(|value| std::str::from_utf8(value).is_err()) {
@@ -100,22 +87,25 @@ fn note<'a>(text: &mut Text, mut values: impl Iterator<Item = &'a [u8]>) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use h5flight_array::meta::StringPadding;
 
     #[test]
     fn a_field_is_cut_by_its_padding() {
         use StringPadding::{NullPadded, NullTerminated, SpacePadded};
-        let cases: [(&[u8], StringPadding, &[u8]); 7] = [
+        let cases: [(&[u8], StringPadding, &[u8]); 10] = [
             (b"ab\0cd\0", NullTerminated, b"ab"),
             (b"abcd", NullTerminated, b"abcd"),
             (b"ab\0cd\0\0", NullPadded, b"ab\0cd"),
             (b"\0\0", NullPadded, b""),
             (b"ab  ", SpacePadded, b"ab"),
-            (b" a\0 ", SpacePadded, b" a\0"),
+            (b" a\0 ", SpacePadded, b" a"),
+            (b"a \0 \0   ", SpacePadded, b"a \0 "),
+            (b"a \0\0", SpacePadded, b"a "),
+            (b"\0\0\0", SpacePadded, b""),
             (b"    ", SpacePadded, b""),
         ];
         for (field, padding, value) in cases {
-            assert_eq!(cut(field, padding), value, "{field:?} {padding:?}");
+            assert_eq!(padding.cut(field), value, "{field:?} {padding:?}");
         }
     }
 }

@@ -21,8 +21,16 @@ const FOLDER_FILES_MAX: usize = 100_000;
 const FOLDER_DEPTH_MAX: usize = 64;
 /// An upload that got no byte for this long has no server any more.
 const UPLOAD_AGE_MAX: std::time::Duration = std::time::Duration::from_secs(3600);
-/// Where an HDF5 signature may stand: at 0 and, behind a user block, at powers of two from 512 bytes on.
-const SIGNATURE_OFFSETS: [u64; 8] = [0, 512, 1024, 2048, 4096, 8192, 16384, 32768];
+/// Where an HDF5 signature may stand: at 0 and, behind a user block, at powers of two from 512 bytes on; here to 1 TiB.
+const SIGNATURE_OFFSETS: [u64; 33] = {
+    let mut offsets = [0; 33];
+    let mut at = 1;
+    while at < offsets.len() {
+        offsets[at] = 256 << at;
+        at += 1;
+    }
+    offsets
+};
 const SIGNATURE: [u8; 8] = *b"\x89HDF\r\n\x1a\n";
 
 /// The roots and the data folder, opened once.

@@ -70,7 +70,8 @@ impl Growth {
         let bytes_max = read_memory_bytes(&self.service);
         if taken + more > bytes_max {
             let needed = taken + more;
-            let message = format!("values of {needed} bytes, reads have {bytes_max} (a quarter of memory_bytes)");
+            let message =
+                format!("values of {needed} bytes, reads have {bytes_max} (three sixteenths of memory_bytes)");
             return Err(Error::new(Reason::ResultTooLarge, message));
         }
         let permit = reserve(&self.service, &self.service.read_memory, units(&self.service, more)).await?;

@@ -119,7 +119,7 @@ impl From<h5flight_catalog::Error> for Failure {
             ErrorKind::DatasetExists => ("dataset_exists", Code::FailedPrecondition),
             ErrorKind::Conflict => ("conflict", Code::Aborted),
             ErrorKind::Unavailable => ("catalog_unavailable", Code::Unavailable),
-            ErrorKind::Full => ("disk_full", Code::Unavailable),
+            ErrorKind::Full => ("disk_full", Code::ResourceExhausted),
             ErrorKind::Invalid => ("bad_request", Code::InvalidArgument),
             ErrorKind::Damaged | ErrorKind::Database => ("internal", Code::Internal),
         };

@@ -17,7 +17,7 @@ use arrow::error::ArrowError;
 
 use super::gather::{Nest, Target};
 use crate::error::{Error, Reason, Result};
-use crate::meta::{ByteOrder, ElementType, StringPadding};
+use crate::meta::{ByteOrder, ElementType};
 use crate::plan::axis::Piece;
 
 /// Names the values in errors.
@@ -88,7 +88,7 @@ pub(crate) fn array(element: &ElementType, view: &View, data_type: &DataType, or
             _ => array(base, view, data_type, origin),
         },
         ElementType::FixedString { padding, .. } => {
-            let values = view.values(width).map(|value| unpadded(value, *padding));
+            let values = view.values(width).map(|value| padding.cut(value));
             let (mut offsets, mut bytes) = (Vec::with_capacity(view.count + 1), Vec::with_capacity(view.count * width));
             offsets.push(0);
             for value in values {
@@ -226,17 +226,6 @@ fn integer(raw: &[u8], signed: bool, order: ByteOrder) -> i64 {
     let unused_bits = 64 - 8 * raw.len() as u32;
     let bits = i64::from_le_bytes(wide);
     if signed { bits << unused_bits >> unused_bits } else { bits }
-}
-
-fn unpadded(value: &[u8], padding: StringPadding) -> &[u8] {
-    let without = |pads: &[u8]| value.iter().rposition(|byte| !pads.contains(byte)).map_or(0, |last| last + 1);
-    let len = match padding {
-        StringPadding::NullTerminated => value.iter().position(|byte| *byte == 0).unwrap_or(value.len()),
-        StringPadding::NullPadded => without(&[0]),
-        // Values that were never written are zero bytes, whatever the padding.
-        StringPadding::SpacePadded => without(b" \0"),
-    };
-    &value[..len]
 }
 
 fn binary(buffer: Buffer, data_type: &DataType) -> Result<ArrayRef> {
