@@ -316,12 +316,13 @@ impl Pipeline {
     }
 }
 
-/// The most bytes that a chunk of so many decoded bytes can have where it is stored, or between two stages; `None` where
-/// that is no number. What writers leave as it is, or make larger, stays below it.
+/// The most bytes that a chunk of so many decoded bytes may have where it is stored; `None` where that is no number.
+/// Filters that cut a chunk into blocks of a byte make five of it, and are written so.
 pub fn stored_bytes_max(chunk_bytes: u64) -> Option<u64> {
-    usize::try_from(chunk_bytes).ok().and_then(bytes_between_max).and_then(|bytes| u64::try_from(bytes).ok())
+    chunk_bytes.checked_mul(8)?.checked_add(EXPANSION_BYTES_MAX as u64)
 }
 
+/// The most bytes a chunk can have between two stages; `None` where that is no number.
 fn bytes_between_max(chunk_bytes: usize) -> Option<usize> {
     let checksums = FILTERS_MAX * fletcher32::CHECKSUM_BYTES;
     chunk_bytes.checked_add(chunk_bytes / 16)?.checked_add(EXPANSION_BYTES_MAX + checksums)
