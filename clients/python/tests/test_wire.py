@@ -35,7 +35,7 @@ CASES = [
 @pytest.mark.parametrize("key", CASES, ids=repr)
 def test_a_request_is_encoded_as_generated_code_would(contract: SimpleNamespace, key: object) -> None:
     parsed = selection.parse(key)
-    request = wire.GetData("ä", "e", "d/x", parsed.encode(), "tidy", 1 << 40, True, 65536)
+    request = wire.GetData("ä", "e", "d/x", parsed.encode(), "tidy", 1 << 40, "binary", 65536)
     found = contract.data.GetDataRequest.FromString(request.encode())
     expected = contract.data.GetDataRequest(
         animal="ä", experiment="e", dataset="d/x", layout=3, version=1 << 40, strings=1, batch_bytes=65536

@@ -138,6 +138,32 @@ impl ElementType {
         }
     }
 
+    /// Whether numpy keeps a value with the very bytes that it has in a decoded block: little-endian, strings filled up
+    /// with NUL, members without gaps.
+    pub fn is_packed(&self) -> bool {
+        match self {
+            Self::Integer { bytes, order, .. } | Self::Float { bytes, order } | Self::Bitfield { bytes, order } => {
+                *bytes == 1 || *order == ByteOrder::Little
+            }
+            Self::Enum { base, .. } => base.is_packed(),
+            Self::FixedString { padding, .. } => *padding == StringPadding::NullPadded,
+            Self::Complex { part } => part.is_packed(),
+            Self::Array { item, .. } => item.is_packed(),
+            Self::Opaque { .. } => true,
+            Self::Compound { bytes, members } => {
+                let mut end = Some(0);
+                for Member { offset, element, .. } in members {
+                    let begins = element.is_packed() && end == Some(u64::from(*offset));
+                    end = element.fixed_bytes().filter(|_| begins).map(|bytes| u64::from(*offset) + bytes);
+                }
+                end == Some(u64::from(*bytes))
+            }
+            // A byte that is neither 0 nor 1 is no bool to numpy.
+            Self::Bool => false,
+            Self::VarString { .. } | Self::VarLen { .. } | Self::Reference { .. } | Self::Unsupported { .. } => false,
+        }
+    }
+
     /// Why this type cannot be delivered, where it cannot.
     pub fn unsupported(&self) -> Option<&str> {
         match self {

@@ -74,6 +74,9 @@ pub enum Strings {
     AsIndexed,
     /// As bytes.
     Binary,
+    /// As numpy keeps them: a string in a field is the whole field, filled up with NUL, and a compound whose members lie
+    /// in the file as numpy packs them ([`ElementType::is_packed`]) is one value. The rest as indexed.
+    Fixed,
 }
 
 /// What shapes a plan besides the selection. Sizes are in bytes of decoded values.

@@ -130,6 +130,40 @@ fn padding_is_cut_as_the_type_says() {
 }
 
 #[test]
+fn fixed_strings_and_packed_records_come_as_numpy_keeps_them() {
+    let fixed = PlanOptions { strings: Strings::Fixed, ..PlanOptions::default() };
+    for (padding, bytes, expected) in [
+        (StringPadding::NullTerminated, b"ab\0dabcd", b"ab\0\0abcd"),
+        (StringPadding::NullPadded, b"a\0b\0\xff\0\0\0", b"a\0b\0\xff\0\0\0"),
+        (StringPadding::SpacePadded, b" a      ", b" a\0\0\0\0\0\0"),
+    ] {
+        let text = ElementType::FixedString { bytes: 4, padding, text: Text::Utf8 };
+        let batch = try_read(&meta(&[2], text), bytes, "", &fixed).unwrap();
+        let found = batch.column(0).as_fixed_size_binary();
+        assert_eq!([found.value(0), found.value(1)].concat(), expected, "{padding:?}");
+    }
+    let member = |name: &str, offset, element| Member { name: name.into(), offset, element };
+    let name = ElementType::FixedString { bytes: 2, padding: StringPadding::NullPadded, text: Text::Utf8 };
+    for (order, gap, is_one) in
+        [(ByteOrder::Little, 0, true), (ByteOrder::Big, 0, false), (ByteOrder::Little, 1, false)]
+    {
+        let members = vec![member("n", 0, integer(2, true, order)), member("s", 2 + gap, name.clone())];
+        let compound = meta(&[3], ElementType::Compound { bytes: 4 + gap, members });
+        let width = 4 + gap as usize;
+        let bytes: Vec<u8> = (0..3 * width as u8).collect();
+        let batch = try_read(&compound, &bytes, "1:", &fixed).unwrap();
+        assert_eq!(batch.num_columns(), if is_one { 1 } else { 2 }, "{order:?}, gap {gap}");
+        assert_eq!(batch.schema().field(0).metadata().contains_key("h5flight.record"), is_one);
+        if is_one {
+            let found = batch.column(0).as_fixed_size_binary();
+            assert_eq!([found.value(0), found.value(1)].concat(), bytes[width..]);
+        }
+        let one_member = try_read(&compound, &bytes, "'s'", &fixed).unwrap();
+        assert_eq!(one_member.column(0).as_fixed_size_binary().value(0), &bytes[2 + gap as usize..width]);
+    }
+}
+
+#[test]
 fn a_string_that_is_not_utf8_names_its_row_and_binary_delivers_it() {
     let element = |text| ElementType::FixedString { bytes: 2, padding: StringPadding::NullPadded, text };
     let bytes = b"ab\xc3\xa4x\xff";

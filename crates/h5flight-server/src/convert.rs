@@ -58,6 +58,7 @@ pub fn read_request(request: &v1::GetDataRequest) -> Result<ReadRequest> {
     let strings = match v1::StringForm::try_from(request.strings) {
         Ok(v1::StringForm::Auto) => Strings::AsIndexed,
         Ok(v1::StringForm::Binary) => Strings::Binary,
+        Ok(v1::StringForm::Fixed) => Strings::Fixed,
         Err(_) => return Err(bad_request(format!("string form {} does not exist", request.strings))),
     };
     let rows = match &request.rows {

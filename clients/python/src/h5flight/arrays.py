@@ -27,6 +27,9 @@ SHAPE = b"h5flight.shape"
 TYPE = b"h5flight.type"
 """Metadata of a schema: type of the dataset's elements in JSON, all members of a compound included."""
 
+RECORD = b"h5flight.record"
+"""Metadata of a field: its values are whole compounds, as numpy packs them."""
+
 _NUMBER_BYTES = (1, 2, 4, 8)
 
 
@@ -60,8 +63,15 @@ class Element:
         return _compound(names, tuple(by_name[name] for name in names))
 
 
-def element_of(told: dict[str, Any]) -> Element:
+def element_of(told: dict[str, Any], strings: str = "fixed") -> Element:
     """Understand the type of an element.
+
+    Parameters
+    ----------
+    told : dict
+        What the server tells.
+    strings : str
+        The form in which strings were asked for: those in a field are ``S16`` and the like, or objects.
 
     Examples
     --------
@@ -76,23 +86,25 @@ def element_of(told: dict[str, Any]) -> Element:
     if kind == "bool":
         return Element(kind, np.dtype(bool))
     if kind == "enum":
-        base = element_of(told["base"])
+        base = element_of(told["base"], strings)
         return Element(kind, base.dtype, values=tuple(value for _, value in told["members"]))
     if kind == "complex":
-        part = element_of(told["part"])
+        part = element_of(told["part"], strings)
         return Element(kind, np.dtype(f"c{2 * part.dtype.itemsize}"))
     if kind == "array":
-        item = element_of(told["item"])
+        item = element_of(told["item"], strings)
         return Element(kind, item.dtype, (*told["dims"], *item.dims), (item,))
     if kind == "compound":
         members = told["members"]
-        return _compound([member["name"] for member in members], tuple(element_of(m["element"]) for m in members))
+        return _compound([m["name"] for m in members], tuple(element_of(m["element"], strings) for m in members))
     if kind == "bitfield" and told["bytes"] in _NUMBER_BYTES:
         return Element(kind, np.dtype(f"u{told['bytes']}"))
     if kind in ("opaque", "bitfield"):
         return Element(kind, np.dtype(f"V{told['bytes']}"))
     if kind == "var_len":
-        return Element(kind, np.dtype(object), items=(element_of(told["item"]),))
+        return Element(kind, np.dtype(object), items=(element_of(told["item"], strings),))
+    if kind == "fixed_string" and strings == "fixed":
+        return Element(kind, np.dtype(f"S{told['bytes']}"))
     if kind in ("fixed_string", "var_string", "reference"):
         return Element(kind, np.dtype(object))
     raise H5FlightError(f"elements of type {kind!r} are not understood by this version of h5flight")
@@ -111,7 +123,7 @@ def values_of(element: Element, column: pa.Array) -> Array:
         column = column.flatten()
     if element.kind == "array":
         return values_of(element.items[0], column).reshape(-1, *element.dims)
-    if element.kind == "compound":
+    if element.kind == "compound" and pa.types.is_struct(column.type):
         return _struct_values(element, column)
     if element.kind == "var_len":
         return _list_values(element.items[0], column)
@@ -185,14 +197,16 @@ class Assembly:
     ----------
     schema : pyarrow.Schema
         Schema of the stream in TENSOR layout; its metadata tells the shape of the result and the type of its elements.
+    strings : str
+        The form in which strings were asked for.
     """
 
-    def __init__(self, schema: pa.Schema) -> None:
+    def __init__(self, schema: pa.Schema, strings: str = "fixed") -> None:
         self.shape = shape_of(schema)
         self._rows = self.shape[0] if self.shape else 1
         self._placed = 0
-        element = element_of(_told(schema, TYPE))
-        if element.kind == "compound":
+        element = element_of(_told(schema, TYPE), strings)
+        if element.kind == "compound" and RECORD not in (schema.field(0).metadata or {}):
             element = element.select(list(schema.names))
             self._elements = element.items
             self._out = np.empty(self.shape, element.dtype)

@@ -169,7 +169,7 @@ class Connection:
     def array(self, request: wire.GetData) -> tuple[arrays.Array, dict[str, str]]:
         """Read into numpy; also gives the metadata of the schema."""
         with self.stream(request) as reader:
-            assembly = arrays.Assembly(reader.schema)
+            assembly = arrays.Assembly(reader.schema, request.strings)
             for chunk in reader:
                 assembly.place(chunk.data, chunk.app_metadata)
             found = reader.schema.metadata or {}

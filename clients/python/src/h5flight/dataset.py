@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import json
 import math
 from dataclasses import dataclass
@@ -29,8 +30,9 @@ class Dataset:
     """A dataset, read by slicing it.
 
     Making one costs nothing: what it is, is asked for when first needed and then kept; ``dataset[...]`` alone is one
-    round trip. Strings are `str` (`bytes` where the file holds something else than UTF-8), enums are integers,
-    references are paths, values of their own length are arrays in an array of objects.
+    round trip. Strings in fields are numpy's (``S16``), as in h5py; those of their own length are `str` (`bytes` where
+    the file holds something else than UTF-8); enums are integers, references are paths, values of their own length are
+    arrays in an array of objects.
 
     Parameters
     ----------
@@ -227,17 +229,21 @@ class Dataset:
         """Brackets that pair the lists of all axes: ``[[0, 5], [1, 2]]`` are the elements (0, 1) and (5, 2)."""
         return PointIndexer(self)
 
-    def _read(self, selection: selections.Selection | str) -> tuple[Array, dict[str, str]]:
+    def _read(self, selection: selections.Selection | str, strings: str = "fixed") -> tuple[Array, dict[str, str]]:
         """Read into an array; also gives the metadata of the schema."""
-        read = self.client._connection.array
+
+        def read(parts: bytes | str | None, version: int | None = None) -> tuple[Array, dict[str, str]]:
+            request = self._request(parts, version=version)
+            return self.client._connection.array(dataclasses.replace(request, strings=strings))
+
         if isinstance(selection, str):
-            return read(self._request(selection))
+            return read(selection)
         ordered, order = selection.in_storage_order()
         windows = ordered.windows()
-        found, metadata = read(self._request(next(windows)))
+        found, metadata = read(next(windows))
         # A long mask takes several requests: they read the version that the first one found.
         version = int(metadata.get("h5flight.version", 0)) or None
-        more = [read(self._request(parts, version=version))[0] for parts in windows]
+        more = [read(parts, version)[0] for parts in windows]
         if more:
             found = np.concatenate([found, *more])
             metadata["h5flight.shape"] = json.dumps(found.shape)
@@ -359,14 +365,14 @@ def encode(selection: Any) -> bytes | str | None:
 def dtype_of(words: str) -> np.dtype[Any]:
     """Understand the server's name of an element type: the type that reading gives.
 
-    Strings are objects in what is read, whatever they are in the file; so is what numpy has no type for.
+    Strings of no fixed size are objects, as everything is that numpy has no type for.
 
     Examples
     --------
     >>> dtype_of(">u2"), dtype_of("|S16"), dtype_of("float128")
-    (dtype('uint16'), dtype('O'), dtype('float64'))
+    (dtype('uint16'), dtype('S16'), dtype('float64'))
     >>> dtype_of("[('x', '<i4'), ('of', [('name', '|S4')])]")
-    dtype([('x', '<i4'), ('of', [('name', 'O')])])
+    dtype([('x', '<i4'), ('of', [('name', 'S4')])])
     """
     try:
         return _as_read(np.dtype(ast.literal_eval(words) if words.startswith("[") else words))
@@ -380,8 +386,6 @@ def _as_read(stored: np.dtype[Any]) -> np.dtype[Any]:
         return np.dtype((_as_read(base), dims))
     if stored.names:
         return np.dtype([(name, _as_read(stored[name])) for name in stored.names])
-    if stored.kind in "SU":
-        return np.dtype(object)
     if stored.kind == "f" and stored.itemsize > 8:
         return np.dtype(np.float64)
     return stored.newbyteorder("=")

@@ -98,7 +98,7 @@ def read_frame(dataset: Dataset, selection: Any = None, layout: str | None = Non
         frame.attrs = _facts(dataset, {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()})
         return frame
     parsed = None if isinstance(selection, str) else selections.parse(() if selection is None else selection)
-    values, metadata = dataset._read(selection if parsed is None else parsed)
+    values, metadata = dataset._read(selection if parsed is None else parsed, strings="auto")
     parsed = selections.parse_text(selection) if parsed is None else parsed
     frame = _frame(pandas, values, _labels(dataset, parsed, metadata, values))
     frame.attrs = _facts(dataset, metadata)

@@ -18,6 +18,7 @@ ERROR_INFO_TYPE_URL = "type.googleapis.com/google.rpc.ErrorInfo"
 ERROR_DOMAIN = "h5flight"
 
 LAYOUTS = {"auto": 0, "tensor": 1, "columns": 2, "tidy": 3}
+STRING_FORMS = {"auto": 0, "binary": 1, "fixed": 2}
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 
@@ -140,8 +141,8 @@ class GetData:
         ``auto``, ``tensor``, ``columns`` or ``tidy``.
     version : int
         Version, counted from 1; 0 is the current one.
-    binary_strings : bool
-        Whether strings come as bytes even where they are UTF-8.
+    strings : str
+        ``auto``, ``binary`` (bytes even where they are UTF-8) or ``fixed`` (as numpy keeps them).
     batch_bytes : int
         Bytes a batch should have; 0 is the server's choice.
     """
@@ -152,20 +153,22 @@ class GetData:
     parts: bytes | str | None = None
     layout: str = "tensor"
     version: int = 0
-    binary_strings: bool = False
+    strings: str = "auto"
     batch_bytes: int = 0
 
     def encode(self) -> bytes:
         """Encode the message itself."""
         if self.layout not in LAYOUTS:
             raise ValueError(f"layout {self.layout!r} is none of {', '.join(LAYOUTS)}")
+        if self.strings not in STRING_FORMS:
+            raise ValueError(f"strings {self.strings!r} is none of {', '.join(STRING_FORMS)}")
         part = b""
         if isinstance(self.parts, str):
             part = block(4, self.parts.encode())
         elif self.parts is not None:
             part = block(5, self.parts)
         names = text(1, self.animal) + text(2, self.experiment) + text(3, self.dataset)
-        how = number(6, LAYOUTS[self.layout]) + number(7, self.version) + number(8, int(self.binary_strings))
+        how = number(6, LAYOUTS[self.layout]) + number(7, self.version) + number(8, STRING_FORMS[self.strings])
         return names + part + how + number(11, self.batch_bytes)
 
     def ticket(self) -> bytes:

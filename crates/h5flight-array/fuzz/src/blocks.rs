@@ -24,7 +24,7 @@ pub fn cached_values(data: &[u8]) -> u64 {
         fill: None,
     };
     let layout = [Layout::Auto, Layout::Tensor, Layout::Columns, Layout::Tidy][input.below(4)];
-    let strings = if input.coin() { Strings::Binary } else { Strings::AsIndexed };
+    let strings = [Strings::AsIndexed, Strings::Binary, Strings::Fixed][input.below(3)];
     let text = ["", "::-1", "..., ::2", "0", "[0,0]"][input.below(5)];
     if meta.check().is_err() {
         return 0;

@@ -17,7 +17,7 @@ use arrow::error::ArrowError;
 
 use super::gather::{Nest, Target};
 use crate::error::{Error, Reason, Result};
-use crate::meta::{ByteOrder, ElementType};
+use crate::meta::{ByteOrder, ElementType, StringPadding};
 use crate::plan::axis::Piece;
 
 /// Names the values in errors.
@@ -87,6 +87,17 @@ pub(crate) fn array(element: &ElementType, view: &View, data_type: &DataType, or
             DataType::Dictionary(..) => dictionary(base, members, view),
             _ => array(base, view, data_type, origin),
         },
+        ElementType::FixedString { padding, .. } if matches!(data_type, DataType::FixedSizeBinary(_)) => {
+            if *padding == StringPadding::NullPadded {
+                return binary(view.dense(width), data_type);
+            }
+            let mut fields = vec![0; view.count * width];
+            for (field, value) in fields.chunks_exact_mut(width).zip(view.values(width)) {
+                let value = padding.cut(value);
+                field[..value.len()].copy_from_slice(value);
+            }
+            binary(Buffer::from_vec(fields), data_type)
+        }
         ElementType::FixedString { padding, .. } => {
             let values = view.values(width).map(|value| padding.cut(value));
             let (mut offsets, mut bytes) = (Vec::with_capacity(view.count + 1), Vec::with_capacity(view.count * width));
@@ -107,6 +118,9 @@ pub(crate) fn array(element: &ElementType, view: &View, data_type: &DataType, or
             let parts = width / item_bytes;
             let per_row = origin.per_row.and_then(|values| values.checked_mul(parts as u64));
             list_of(&view.flattened(parts, item_bytes), item, data_type, &Origin { per_row, ..origin.clone() })
+        }
+        ElementType::Compound { .. } if matches!(data_type, DataType::FixedSizeBinary(_)) => {
+            binary(view.dense(width), data_type)
         }
         ElementType::Compound { members, .. } => {
             let DataType::Struct(fields) = data_type else { return Err(mismatch(element, data_type)) };

@@ -1,7 +1,7 @@
 //! How a result looks in Arrow: layout, columns, field and schema metadata. Known before a byte is read.
 //!
 //! Metadata keys: `h5flight.shape`, `.dtype`, `.type`, `.selection`, `.layout`, `.rows_axis`, `.type_note` of the
-//! schema; `h5flight.shape`, `.bool`, `.enum`, `.complex`, `.bitfield`, `.tag`, `.text` of fields.
+//! schema; `h5flight.shape`, `.bool`, `.enum`, `.complex`, `.bitfield`, `.tag`, `.text`, `.record` of fields.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -90,7 +90,9 @@ impl Output {
             Layout::Columns | Layout::Tidy => &[],
         };
         let members = selected_members(&request.meta.element, request.selected.fields())?;
-        let values = if members.is_empty() {
+        let is_whole =
+            request.selected.fields().is_empty() && is_record(&request.meta.element, request.options.strings);
+        let values = if members.is_empty() || is_whole {
             vec![ValueColumn::new("value", &request.meta.element, row_shape, request.options.strings)?]
         } else {
             let columns = members.iter().map(|(position, member)| {
@@ -137,11 +139,11 @@ impl ValueColumn {
     fn new(name: &str, element: &ElementType, row_shape: &[u64], strings: Strings) -> Result<Self> {
         let is_array = matches!(element, ElementType::Array { .. });
         if row_shape.is_empty() && !is_array {
-            let Shown { data_type, metadata, nullable, .. } = show(element, Standing::Column, strings)?;
+            let Shown { data_type, metadata, nullable, .. } = show_column(element, Standing::Column, strings)?;
             let field = Arc::new(Field::new(name, data_type, nullable).with_metadata(metadata));
             return Ok(Self { member: None, offset: 0, element: element.clone(), field, tensor: None });
         }
-        let Shown { data_type, dims, mut metadata, nullable } = show(element, Standing::TensorItem, strings)?;
+        let Shown { data_type, dims, mut metadata, nullable } = show_column(element, Standing::TensorItem, strings)?;
         let shape: Vec<u64> = row_shape.iter().copied().chain(dims).collect();
         let size = list_size(&shape)?;
         metadata.insert("h5flight.shape".into(), json(&shape));
@@ -203,6 +205,20 @@ fn selected_members<'a>(element: &'a ElementType, fields: &[String]) -> Result<V
     fields.iter().map(find).collect()
 }
 
+/// Whether a compound is delivered as one value.
+fn is_record(element: &ElementType, strings: Strings) -> bool {
+    matches!(element, ElementType::Compound { .. }) && strings == Strings::Fixed && element.is_packed()
+}
+
+/// What stands in a column, not in a member or a sequence of one.
+fn show_column(element: &ElementType, standing: Standing, strings: Strings) -> Result<Shown> {
+    let (ElementType::Compound { bytes, .. }, true) = (element, is_record(element, strings)) else {
+        return show(element, standing, strings);
+    };
+    let metadata = HashMap::from([("h5flight.record".to_owned(), numpy_type(element))]);
+    Ok(Shown { data_type: binary_type(*bytes)?, dims: Vec::new(), metadata, nullable: false })
+}
+
 fn show(element: &ElementType, standing: Standing, strings: Strings) -> Result<Shown> {
     let plain = |data_type: DataType| Shown { data_type, dims: Vec::new(), metadata: HashMap::new(), nullable: false };
     let with = |data_type: DataType, key: &str, value: String| Shown {
@@ -221,8 +237,11 @@ fn show(element: &ElementType, standing: Standing, strings: Strings) -> Result<S
             };
             with(data_type, "enum", json(members))
         }
+        ElementType::FixedString { bytes, .. } if strings == Strings::Fixed => {
+            with(binary_type(*bytes)?, "text", "fixed".into())
+        }
         ElementType::FixedString { text, .. } | ElementType::VarString { text } => match (text, strings) {
-            (Text::Utf8, Strings::AsIndexed) => plain(DataType::Utf8),
+            (Text::Utf8, Strings::AsIndexed | Strings::Fixed) => plain(DataType::Utf8),
             (Text::Binary, _) | (_, Strings::Binary) => with(DataType::Binary, "text", "binary".into()),
         },
         ElementType::VarLen { item } => plain(DataType::List(item_field(show(item, Standing::ListItem, strings)?))),
