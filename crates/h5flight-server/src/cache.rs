@@ -3,6 +3,10 @@
 //! A key holds the identity of the bytes (fingerprint of the file, array, block), so an entry of a changed file is
 //! unreachable, not merely deleted in time. Authorisation was decided before anyone asks here.
 //!
+//! A read of more than a part of the memory would push out what others come back to, and find nothing of itself when it
+//! comes again: its blocks are kept only when they were asked for before ([`Admission`]). They are shared all the same
+//! by reads that want them at the same moment.
+//!
 //! Single flight: of all reads that want a block that nobody has, one fetches it (it holds a [`Claim`]), the others wait
 //! for it. A claim that is dropped unfulfilled (its read was cancelled or failed) lets the waiters try for themselves.
 //!
@@ -12,6 +16,8 @@ pub mod redis;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use h5flight_array::batch::Decoded;
@@ -21,6 +27,10 @@ use crate::metrics;
 
 /// Bytes of bookkeeping for one entry: key, reference counts, moka's own nodes.
 const ENTRY_BYTES: u64 = 200;
+/// A read whose blocks take more than this part of the cache is a scan: 1 / 8.
+const SCAN_PART: u64 = 8;
+/// Blocks of scans that are remembered: 512 KiB of marks, enough for 80 GB in chunks of a megabyte.
+const MARKS: usize = 1 << 16;
 
 /// Which bytes: identity of the array, number of the block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -29,6 +39,15 @@ pub struct BlockKey {
     pub array: [u8; 16],
     /// Number of the block.
     pub number: u64,
+}
+
+/// Whether a block is kept after its first use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It is.
+    Always,
+    /// Only when it was fetched before: it belongs to a scan.
+    SecondUse,
 }
 
 /// What is known of a block.
@@ -45,7 +64,27 @@ pub enum Lookup {
 pub struct MemoryCache {
     blocks: moka::sync::Cache<BlockKey, Arc<Decoded>>,
     pending: Mutex<HashMap<BlockKey, watch::Receiver<Outcome>>>,
+    scanned: Marks,
     bytes_max: u64,
+}
+
+/// Which blocks were fetched by scans. A mark may be lost to that of another block, which costs one more fetch.
+struct Marks {
+    hasher: RandomState,
+    slots: Box<[AtomicU64]>,
+}
+
+impl Marks {
+    fn new(slots: usize) -> Self {
+        Self { hasher: RandomState::new(), slots: (0..slots).map(|_| AtomicU64::new(0)).collect() }
+    }
+
+    /// Marks a block; true when it was marked already.
+    fn mark(&self, key: &BlockKey) -> bool {
+        let hash = self.hasher.hash_one(key) | 1;
+        let slot = &self.slots[(hash >> 32) as usize % self.slots.len()];
+        slot.swap(hash, Ordering::Relaxed) == hash
+    }
 }
 
 #[derive(Clone)]
@@ -60,7 +99,13 @@ impl MemoryCache {
         let weigh =
             |_: &BlockKey, block: &Arc<Decoded>| u32::try_from(block.weight() as u64 + ENTRY_BYTES).unwrap_or(u32::MAX);
         let blocks = moka::sync::Cache::builder().max_capacity(bytes_max).weigher(weigh).build();
-        Arc::new(Self { blocks, pending: Mutex::default(), bytes_max })
+        let (pending, scanned) = (Mutex::default(), Marks::new(MARKS));
+        Arc::new(Self { blocks, pending, scanned, bytes_max })
+    }
+
+    /// How the blocks of a read of `bytes` decoded bytes are kept.
+    pub fn admission(&self, bytes: u64) -> Admission {
+        if bytes > self.bytes_max / SCAN_PART { Admission::SecondUse } else { Admission::Always }
     }
 
     /// Looks a block up and, when it is nowhere, makes the caller the one who fetches it.
@@ -116,11 +161,22 @@ impl Claim {
         self.key
     }
 
+    /// Whether the block will be kept: a scan's is marked, and is when it was marked before.
+    pub fn admit(&self, admission: Admission) -> bool {
+        let marked = || self.cache.upgrade().is_some_and(|cache| cache.scanned.mark(&self.key));
+        admission == Admission::Always || marked()
+    }
+
     /// Puts the block into the cache and wakes all who wait for it.
     pub fn fulfil(self, block: Arc<Decoded>) {
         if let Some(cache) = self.cache.upgrade() {
             cache.blocks.insert(self.key, Arc::clone(&block));
         }
+        self.outcome.send_replace(Outcome::Fetched(block));
+    }
+
+    /// Gives the block to all who wait for it, and keeps nothing.
+    pub fn pass_on(self, block: Arc<Decoded>) {
         self.outcome.send_replace(Outcome::Fetched(block));
     }
 }
@@ -188,6 +244,30 @@ mod tests {
         drop(claim);
         assert!(waiter.wait().await.is_none());
         assert!(matches!(cache.look_up(key(1)), Lookup::Claimed(_)));
+    }
+
+    #[tokio::test]
+    async fn a_scan_is_kept_when_it_comes_again() {
+        let cache = MemoryCache::new(80_000);
+        assert_eq!(cache.admission(10_000), Admission::Always);
+        let scan = cache.admission(10_001);
+        for (kept_before, kept_after) in [(false, false), (false, true), (true, true)] {
+            match cache.look_up(key(1)) {
+                Lookup::Claimed(claim) => {
+                    assert!(!kept_before);
+                    let Lookup::Pending(waiter) = cache.look_up(key(1)) else { panic!("the second one waits") };
+                    if claim.admit(scan) {
+                        claim.fulfil(block(10))
+                    } else {
+                        claim.pass_on(block(10))
+                    }
+                    assert!(waiter.wait().await.is_some(), "whoever waits gets it either way");
+                }
+                Lookup::Hit(_) => assert!(kept_before),
+                Lookup::Pending(_) => panic!("nobody fetches it"),
+            }
+            assert_eq!(cache.blocks.contains_key(&key(1)), kept_after);
+        }
     }
 
     #[test]

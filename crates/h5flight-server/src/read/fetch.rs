@@ -25,7 +25,7 @@ use super::compose::{Sizing, Sources, compose, sized, sources_bytes};
 use super::stats::{ReadStats, Tier};
 use super::{Planned, internal};
 use crate::blocking::Lane;
-use crate::cache::{BlockKey, Claim, Lookup, Waiter};
+use crate::cache::{Admission, BlockKey, Claim, Lookup, Waiter};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::memory::{Growth, MEMORY_UNIT_BYTES, units};
@@ -60,6 +60,7 @@ pub(super) struct Fetcher {
     files: HashMap<i64, Arc<StoredFile>>,
     /// By extent; `None` where nothing is decoded here.
     pipelines: Vec<Option<Pipeline>>,
+    admission: Admission,
     stats: Arc<ReadStats>,
 }
 
@@ -119,7 +120,8 @@ impl Fetcher {
         let arrays: Vec<_> = planned.version.extents.iter().map(|extent| Arc::clone(&extent.array)).collect();
         let pipelines = arrays.iter().map(|array| pipeline(&array.meta)).collect::<Result<_>>()?;
         let (service, options) = (Arc::clone(service), Arc::clone(&planned.options));
-        Ok(Self { service, options, sources: Arc::default(), arrays, files, pipelines, stats })
+        let admission = service.memory.admission(planned.plan.bytes().unwrap_or(0));
+        Ok(Self { service, options, sources: Arc::default(), arrays, files, pipelines, admission, stats })
     }
 
     /// Fetches the blocks of one source of a virtual array. Its file is opened, and must be the one that was indexed,
@@ -143,6 +145,7 @@ impl Fetcher {
             arrays: vec![Arc::clone(source)],
             files: HashMap::from([(source.file.id, file)]),
             pipelines: vec![pipeline(&source.meta)?],
+            admission: self.admission,
             stats: Arc::clone(&self.stats),
         })
     }
@@ -278,14 +281,22 @@ impl Fetcher {
         for (duty, decoded) in duties.into_iter().zip(fetched) {
             let decoded = Arc::new(decoded);
             if let Some(claim) = duty.claim {
-                if let Some(redis) = &self.service.redis {
-                    redis.put(claim.key(), decoded.bytes().clone());
-                }
-                claim.fulfil(Arc::clone(&decoded));
+                self.settle(claim, &decoded);
             }
             done.push((duty.at, decoded));
         }
         Ok(done)
+    }
+
+    /// Gives a block to the caches, as far as it is worth keeping, and to all who wait for it.
+    fn settle(&self, claim: Claim, decoded: &Arc<Decoded>) {
+        if !claim.admit(self.admission) {
+            return claim.pass_on(Arc::clone(decoded));
+        }
+        if let Some(redis) = &self.service.redis {
+            redis.put(claim.key(), decoded.bytes().clone());
+        }
+        claim.fulfil(Arc::clone(decoded));
     }
 
     /// Takes from Redis what is there, all at once; returns the duties that remain.
