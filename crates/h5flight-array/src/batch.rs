@@ -40,9 +40,10 @@ use crate::plan::extent::Blocks;
 use crate::plan::rows::{Part, Place};
 use crate::plan::{BatchPlan, Block, Layout, Plan};
 
-/// A batch may share a block's memory when it is at least this part of it: 1 / 4. A client that reads slowly then keeps
-/// at most four times its batches alive.
-const SHARED_PART_MIN: usize = 4;
+/// A batch may share a block's memory when it is at least this part of it: 1 / 8, a batch of 2 MiB of a chunk of 10 MB,
+/// the size that NWB writers choose. What a client that stops reading keeps alive is then at most two such blocks: its
+/// next batches lie side by side.
+const SHARED_PART_MIN: usize = 8;
 
 /// A decoded block, checked against its declaration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -165,7 +166,7 @@ struct Strides {
 impl Plan {
     /// Places the values of a batch's decoded blocks, which come in the order of [`BatchPlan::blocks`], into Arrow.
     /// Values of fixed size are copied once, or not at all where a block already is the batch: the record batch may
-    /// then keep a block alive of up to four times its size.
+    /// then keep a block alive of up to eight times its size.
     ///
     /// # Errors
     /// `not_utf8`, `result_too_large` (2 GiB of strings in a batch); `internal` for blocks of another plan.

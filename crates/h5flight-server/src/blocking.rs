@@ -5,8 +5,9 @@
 //! waited for chunks of 10 MB that were decoded for later, and bulk reads took twice as long. Waiting callers queue in
 //! the semaphores, which each request bounds by its own look-ahead.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use h5flight_array::codec::Scratch;
 use h5flight_array::{Error as ArrayError, Reason};
 use tokio::sync::Semaphore;
 
@@ -19,6 +20,21 @@ pub struct Blocking {
     decode: Arc<Semaphore>,
     deliver: Arc<Semaphore>,
     threads: usize,
+}
+
+/// Decompressors and their buffers, as many as were ever at work at once: threads come and go, and each would keep its own.
+#[derive(Default)]
+pub struct Scratches(Mutex<Vec<Scratch>>);
+
+impl Scratches {
+    /// Runs `work` with one that nobody else has.
+    pub fn with<T>(&self, work: impl FnOnce(&mut Scratch) -> T) -> T {
+        let idle = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut scratch = idle().pop().unwrap_or_default();
+        let done = work(&mut scratch);
+        idle().push(scratch);
+        done
+    }
 }
 
 /// Which queue a piece of work waits in.

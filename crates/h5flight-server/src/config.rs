@@ -55,6 +55,9 @@ pub struct Config {
     pub redis_ttl_s: u64,
     /// Memory for cached blocks and reads under way, in bytes: three quarters cache, one quarter reads.
     pub memory_bytes: u64,
+    /// Whether seven eighths of `memory_bytes` are made present at the start, where the machine has twice as much to
+    /// spare, and kept.
+    pub touch_memory: bool,
     /// Threads that read files and decode; 0 is one per processor.
     pub decode_threads: usize,
     /// Worker processes at the same time.
@@ -105,6 +108,7 @@ impl Default for Config {
             redis_url: None,
             redis_ttl_s: 3_600,
             memory_bytes: 1 << 30,
+            touch_memory: true,
             decode_threads: 0,
             workers_max: 2,
             worker_memory_bytes: 4 << 30,

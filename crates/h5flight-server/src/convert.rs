@@ -24,8 +24,6 @@ use crate::read::ReadRequest;
 const SELECTION_BYTES_MAX: usize = 16 << 20;
 /// Bounds of the batch size that a client may wish, in bytes.
 const BATCH_BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=16 << 20;
-/// Batches when the client does not wish: within every client's default message limit, and the best throughput measured.
-const BATCH_BYTES_DEFAULT: u64 = 1 << 20;
 /// Longest mask, in flags: each takes up to nine bytes while a request is planned.
 const MASK_FLAGS_MAX: u64 = 16 << 20;
 
@@ -71,8 +69,8 @@ pub fn read_request(request: &v1::GetDataRequest) -> Result<ReadRequest> {
         number => VersionSelector::Number(number),
     };
     let batch_bytes = match request.batch_bytes {
-        0 => BATCH_BYTES_DEFAULT,
-        wished => wished.clamp(*BATCH_BYTES.start(), *BATCH_BYTES.end()),
+        0 => None,
+        wished => Some(wished.clamp(*BATCH_BYTES.start(), *BATCH_BYTES.end())),
     };
     Ok(ReadRequest { path, version, selection, layout, strings, rows, batch_bytes })
 }

@@ -39,11 +39,18 @@ pub use self::stream::ReadStream;
 use self::window::Window;
 use crate::blocking::Lane;
 use crate::error::{Error, Result};
-use crate::memory::{read_memory_bytes, reserve, units};
+use crate::memory::{MEMORY_UNIT_BYTES, read_memory_bytes, reserve, units};
 use crate::service::Service;
 
 /// Encoded batches that wait for the client: one is being sent, one is ready.
 const BATCHES_QUEUED_MAX: usize = 2;
+/// The largest batch that is made unasked: with half of it on top, as where batches end with chunks, still within the
+/// default limit of every client. Of 1, 2, 4 and 8 MiB it was the fastest for bulk reads, by a tenth to a third.
+const BATCH_BYTES_MAX: u64 = 2 << 20;
+/// The smallest one.
+const BATCH_BYTES_MIN: u64 = 256 << 10;
+/// A batch has this part of the memory that is free for batches: a stream holds four.
+const BATCH_FREE_PART: u64 = 16;
 /// A batch in COLUMNS has at least this many rows: its schema costs 48 bytes a column.
 const COLUMNS_ROWS_MIN: u64 = 1_000;
 /// The largest row, in bytes: Arrow's own bound of 2 GiB for a message is far away, a client's memory is not.
@@ -64,8 +71,8 @@ pub struct ReadRequest {
     pub strings: Strings,
     /// Only these rows of the result.
     pub rows: Option<Range<u64>>,
-    /// Target size of a batch, in bytes.
-    pub batch_bytes: u64,
+    /// Target size of a batch, in bytes; `None` is the server's choice.
+    pub batch_bytes: Option<u64>,
 }
 
 /// A read that is decided but not begun.
@@ -86,7 +93,7 @@ pub struct Planned {
 /// Everything that can be known before the first byte; later errors come through the stream.
 pub async fn read(service: &Arc<Service>, request: ReadRequest) -> Result<ReadStream> {
     let planned = plan(service, &request).await?;
-    start(service, planned, request.batch_bytes).await
+    start(service, planned).await
 }
 
 /// The same for the version that a ticket pins.
@@ -96,7 +103,7 @@ pub async fn read(service: &Arc<Service>, request: ReadRequest) -> Result<ReadSt
 pub async fn read_pinned(service: &Arc<Service>, request: ReadRequest, version_id: i64) -> Result<ReadStream> {
     let version = service.versions.pinned(version_id).await?;
     let planned = plan_version(service, version, &request)?;
-    start(service, planned, request.batch_bytes).await
+    start(service, planned).await
 }
 
 /// Resolves and plans, reading nothing.
@@ -130,7 +137,7 @@ fn plan_version(service: &Service, version: Arc<ResolvedVersion>, request: &Read
     let options = PlanOptions {
         layout: request.layout,
         strings: request.strings,
-        batch_bytes: request.batch_bytes,
+        batch_bytes: request.batch_bytes.unwrap_or_else(|| batch_bytes(service)),
         batch_rows_min_columns: COLUMNS_ROWS_MIN,
         batch_blocks_bytes_max: read_memory_bytes(service) / 4,
         row_blocks_bytes_max: read_memory_bytes(service),
@@ -142,6 +149,13 @@ fn plan_version(service: &Service, version: Arc<ResolvedVersion>, request: &Read
     let plan = Plan::new(&extents, &selected, &options)?;
     let schema = described(&plan.schema(), &version, &selected);
     Ok(Planned { plan: Arc::new(plan), schema, options: Arc::new(options), version })
+}
+
+/// The size of batches that nobody wished for: smaller ones when many streams share the memory for them.
+fn batch_bytes(service: &Service) -> u64 {
+    let free = service.batch_memory.available_permits() as u64 * MEMORY_UNIT_BYTES;
+    let size = free / BATCH_FREE_PART;
+    size.next_power_of_two().clamp(BATCH_BYTES_MIN, BATCH_BYTES_MAX)
 }
 
 /// A dataset that was listed with a problem, or whose file was quarantined, is refused with the reason found then.
@@ -188,11 +202,11 @@ impl Planned {
 }
 
 /// Opens the files, reserves memory, and sets the pipeline going.
-async fn start(service: &Arc<Service>, planned: Planned, batch_bytes: u64) -> Result<ReadStream> {
+async fn start(service: &Arc<Service>, planned: Planned) -> Result<ReadStream> {
     let files = open_files(service, &planned.version).await?;
     let stats = Arc::new(ReadStats::default());
     // What the stream itself holds: batches being assembled, waiting, and on the wire.
-    let batches = (BATCHES_QUEUED_MAX + 2) as u64 * batch_bytes;
+    let batches = (BATCHES_QUEUED_MAX + 2) as u64 * planned.options.batch_bytes;
     let wanted = planned.plan.bytes().unwrap_or(batches).min(batches);
     let reserved =
         reserve(service, &service.batch_memory, units(service, wanted).min(service.read_memory_units / 3)).await?;

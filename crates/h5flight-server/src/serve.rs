@@ -28,7 +28,7 @@ use tower::layer::util::{Identity, Stack};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::auth::Auth;
-use crate::blocking::Blocking;
+use crate::blocking::{Blocking, Scratches};
 use crate::cache::MemoryCache;
 use crate::cache::redis::RedisCache;
 use crate::config::{Config, TlsFiles};
@@ -53,6 +53,9 @@ const ANSWER_BYTES_MAX: usize = i32::MAX as usize;
 /// Received bytes that may be under way per stream and per connection: an upload at 1 GB/s with 4 ms of round trip.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// Memory of the process beside blocks and batches, where that is not more than a sixteenth of all: connections,
+/// decompressors, names, and what the allocator cannot give out.
+const PROCESS_BYTES: u64 = 64 << 20;
 /// A connection that does not answer this ping is gone.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
@@ -272,7 +275,8 @@ async fn build(
     };
     let program = Service::worker_program();
     let program = program.map_err(|error| StartError::because("this program's own file cannot be found", error))?;
-    // Three quarters of the memory keep blocks, one quarter is for reads under way.
+    // Three quarters of the memory keep blocks, less what the process itself takes; one quarter is for reads under way.
+    let process_bytes = PROCESS_BYTES.min(config.memory_bytes / 16);
     let units = u32::try_from(config.memory_bytes / 4 / MEMORY_UNIT_BYTES).unwrap_or(u32::MAX);
     let (batch_memory_units, read_memory_units) = ((units / 4).max(1), (units / 4 * 3).max(3));
     tracing::info!(
@@ -287,8 +291,9 @@ async fn build(
         versions: Versions::new(Arc::clone(&catalog)),
         files: Arc::new(files),
         blocking: Blocking::new(config.decode_threads),
+        scratches: Scratches::default(),
         workers: Workers::new(program, &config),
-        memory: MemoryCache::new(config.memory_bytes / 4 * 3),
+        memory: MemoryCache::new(config.memory_bytes / 4 * 3 - process_bytes),
         redis,
         auth: Auth::new(Arc::clone(&catalog), config.insecure_anonymous),
         log,

@@ -8,7 +8,7 @@ use h5flight_catalog::Catalog;
 use tokio::sync::Semaphore;
 
 use crate::auth::Auth;
-use crate::blocking::Blocking;
+use crate::blocking::{Blocking, Scratches};
 use crate::cache::MemoryCache;
 use crate::cache::redis::RedisCache;
 use crate::config::Config;
@@ -29,6 +29,8 @@ pub struct Service {
     pub files: Arc<Files>,
     /// Where blocking work runs.
     pub blocking: Blocking,
+    /// What decoding needs.
+    pub scratches: Scratches,
     /// libhdf5, behind its wall.
     pub workers: Workers,
     /// Decoded blocks in memory.

@@ -4,7 +4,6 @@
 //! small chunks, or one large chunk. Groups run side by side. Own duties come first, then waiting for other reads:
 //! so two reads that want each other's blocks cannot wait for each other in a circle.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -43,11 +42,6 @@ const GROUP_BLOCKS_MAX: usize = 256;
 const PACKED_BLOCK_BYTES: u64 = 1 << 20;
 /// Chunks that decode to less are not measured by their ratio: they cannot take memory that matters.
 const RATIO_CHUNK_BYTES_MIN: u64 = 1 << 20;
-
-thread_local! {
-    /// One decompressor and its buffers for each blocking thread.
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
-}
 
 /// Fetches the blocks of one read.
 pub(super) struct Fetcher {
@@ -350,10 +344,11 @@ impl Fetcher {
         let array = Arc::clone(&self.arrays[id.extent as usize]);
         let (file, pipeline) = (self.file(&array)?, self.pipelines[id.extent as usize].clone());
         let (stats, count) = (Arc::clone(&self.stats), blocks.len() as u64);
+        let service = Arc::clone(&self.service);
         let blocks: Vec<Block> = blocks.iter().map(|block| (*block).clone()).collect();
         let read = move || {
-            let decoded = read_blocks(&file, &array, pipeline.as_ref(), &blocks, &stats)?;
-            Ok::<_, Error>(decoded)
+            let source = Source { file: &file, array: &array, pipeline: pipeline.as_ref() };
+            service.scratches.with(|scratch| read_blocks(&source, &blocks, scratch, &stats))
         };
         let decoded = self.service.blocking.run(Lane::Decode, read).await?;
         self.stats.blocks(Tier::File, count);
@@ -449,14 +444,21 @@ fn pipeline(meta: &ArrayMeta) -> Result<Option<Pipeline>> {
     Ok(Some(Pipeline::new(&meta.filters, element_bytes, bytes.ok_or_else(too_large)?)?))
 }
 
+/// Where blocks are read from.
+struct Source<'a> {
+    file: &'a StoredFile,
+    array: &'a ArrayRecord,
+    pipeline: Option<&'a Pipeline>,
+}
+
 /// Reads and decodes blocks of one array; blocks. The file is checked before and after: what comes out is never torn.
 fn read_blocks(
-    file: &StoredFile,
-    array: &ArrayRecord,
-    pipeline: Option<&Pipeline>,
+    source: &Source<'_>,
     blocks: &[Block],
+    scratch: &mut Scratch,
     stats: &ReadStats,
 ) -> Result<Vec<Decoded>> {
+    let Source { file, array, pipeline } = *source;
     let ranges: Vec<ByteRange> = blocks.iter().flat_map(ranges).collect();
     check(file, array)?;
     let read = file.read_ranges(&ranges)?;
@@ -469,7 +471,13 @@ fn read_blocks(
             BlockSource::Stored(pointer) => {
                 let missing = || ArrayError::new(Reason::Internal, "a chunk without a pipeline");
                 let stored = stored.next().unwrap_or_default();
-                decode(pipeline.ok_or_else(missing)?, stored, pointer, blocks.len())
+                let pipeline = pipeline.ok_or_else(missing)?;
+                let shared = pipeline.is_identity(pointer.mask) && blocks.len() > 1;
+                let decoded = pipeline.decode(stored, pointer.mask, scratch);
+                // A chunk that is stored as it is shares the buffer of its whole group: it is copied unless it is alone
+                // in it, for the cache may keep it long.
+                decoded
+                    .map(|bytes| if shared { Bytes::copy_from_slice(&bytes) } else { bytes })
                     .map_err(|error| name_chunk(error, pointer))?
             }
             BlockSource::Raw { ranges } => joined(stored.by_ref().take(ranges.len())),
@@ -481,14 +489,6 @@ fn read_blocks(
     }
     stats.decoded(read.counts.preads, stored_bytes, all.iter().map(|block| block.bytes().len() as u64).sum());
     Ok(all)
-}
-
-/// Decodes one chunk with this thread's scratch. A chunk that is stored as it is shares the buffer of its whole group:
-/// it is copied unless it is alone in it, for the cache may keep it long.
-fn decode(pipeline: &Pipeline, stored: Bytes, pointer: &ChunkPointer, group: usize) -> Result<Bytes, ArrayError> {
-    let shared = pipeline.is_identity(pointer.mask) && group > 1;
-    let decoded = SCRATCH.with_borrow_mut(|scratch| pipeline.decode(stored, pointer.mask, scratch))?;
-    Ok(if shared { Bytes::copy_from_slice(&decoded) } else { decoded })
 }
 
 fn name_chunk(error: ArrayError, pointer: &ChunkPointer) -> ArrayError {

@@ -4,8 +4,12 @@
 //! is asked for beyond the current batch is bounded by [`AHEAD_BYTES`] and by the memory that is free right now; the
 //! current batch itself waits for memory. A list that jumps between chunks may ask for a block again: the memory cache
 //! has it then.
+//!
+//! A client that does not take its batches for [`PATIENCE`] has what was fetched ahead let go, and gets nothing fetched
+//! ahead until it reads on: what it holds meanwhile are the batches that wait for it.
 
 use std::collections::{HashMap, VecDeque};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +17,7 @@ use arrow::datatypes::SchemaRef;
 use h5flight_array::batch::Decoded;
 use h5flight_array::plan::{BatchPlan, BlockId, Plan};
 use h5flight_array::{Error as ArrayError, Reason};
+use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::encode::{EncodedBatch, Encoder};
@@ -28,6 +33,12 @@ use crate::service::Service;
 /// 10 MB, the size that NWB writers choose.
 const AHEAD_BYTES: u64 = 48 << 20;
 
+/// How long a batch waits for its client before the look-ahead is given up: longer than any client that works on what
+/// it got takes for a batch of a few megabytes.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// What is asked for ahead after the first batch that such a client took again; it doubles with each.
+const AHEAD_BYTES_MIN: u64 = 1 << 20;
+
 /// The blocks of one read, from being asked for to being let go.
 pub(super) struct Window {
     service: Arc<Service>,
@@ -42,6 +53,8 @@ pub(super) struct Window {
     /// Blocks that were asked for and not let go, with the number of upcoming batches that need them.
     asked: HashMap<BlockId, usize>,
     ahead_bytes: u64,
+    /// How much may be asked for ahead.
+    ahead_bytes_max: u64,
     held: HashMap<BlockId, Held>,
 }
 
@@ -65,6 +78,7 @@ impl Window {
             fetching: VecDeque::new(),
             asked: HashMap::new(),
             ahead_bytes: 0,
+            ahead_bytes_max: AHEAD_BYTES,
             held: HashMap::new(),
         }
     }
@@ -79,7 +93,6 @@ impl Window {
         schema: SchemaRef,
         out: mpsc::Sender<EncodedBatch>,
     ) -> Result<()> {
-        let stall_timeout = Duration::from_millis(self.service.config.stall_timeout_ms);
         for at in 0..self.plan.batches() {
             self.look_ahead(at).await?;
             let batch = self.upcoming.pop_front().expect("the look-ahead covers the current batch");
@@ -95,16 +108,51 @@ impl Window {
             let encoded;
             (encoder, encoded) = self.service.blocking.run(Lane::Deliver, assemble).await?;
             self.let_go(at, &used);
-            match out.send_timeout(encoded, stall_timeout).await {
-                Ok(()) => {}
-                Err(mpsc::error::SendTimeoutError::Closed(_)) => return Ok(()),
-                Err(mpsc::error::SendTimeoutError::Timeout(_)) => {
-                    let message = format!("the client has not read for {} ms", stall_timeout.as_millis());
-                    return Err(Error::new(Reason::Busy, message));
-                }
+            if self.send(at, encoded, &out).await?.is_break() {
+                return Ok(());
             }
         }
         Ok(())
+    }
+
+    /// Hands a batch to the client; breaks where there is none any more.
+    ///
+    /// # Errors
+    /// `busy` with a client that does not read.
+    async fn send(
+        &mut self,
+        at: usize,
+        encoded: EncodedBatch,
+        out: &mpsc::Sender<EncodedBatch>,
+    ) -> Result<ControlFlow<()>> {
+        let encoded = match out.send_timeout(encoded, PATIENCE).await {
+            Ok(()) => {
+                self.ahead_bytes_max = (2 * self.ahead_bytes_max).clamp(AHEAD_BYTES_MIN, AHEAD_BYTES);
+                return Ok(ControlFlow::Continue(()));
+            }
+            Err(SendTimeoutError::Closed(_)) => return Ok(ControlFlow::Break(())),
+            Err(SendTimeoutError::Timeout(encoded)) => encoded,
+        };
+        self.draw_in(at + 1);
+        let stall_timeout = Duration::from_millis(self.service.config.stall_timeout_ms);
+        match out.send_timeout(encoded, stall_timeout.saturating_sub(PATIENCE)).await {
+            Ok(()) => Ok(ControlFlow::Continue(())),
+            Err(SendTimeoutError::Closed(_)) => Ok(ControlFlow::Break(())),
+            Err(SendTimeoutError::Timeout(_)) => {
+                let message = format!("the client has not read for {} ms", stall_timeout.as_millis());
+                Err(Error::new(Reason::Busy, message))
+            }
+        }
+    }
+
+    /// Lets go of all that was asked for, to begin again with batch `next`.
+    fn draw_in(&mut self, next: usize) {
+        self.next = next;
+        self.upcoming.clear();
+        self.fetching.clear();
+        self.asked.clear();
+        self.held.clear();
+        (self.ahead_bytes, self.ahead_bytes_max) = (0, 0);
     }
 
     /// Asks for the blocks of batch `at`, whatever it takes, and of the following ones as far as memory goes.
@@ -121,7 +169,7 @@ impl Window {
             let reserved = if self.next <= at {
                 Some(reserve(&self.service, &self.service.read_memory, units(&self.service, bytes)).await?)
             } else if bytes > 0 {
-                if self.ahead_bytes.saturating_add(bytes) > AHEAD_BYTES {
+                if self.ahead_bytes.saturating_add(bytes) > self.ahead_bytes_max {
                     return Ok(());
                 }
                 let free = Arc::clone(&self.service.read_memory).try_acquire_many_owned(units(&self.service, bytes));

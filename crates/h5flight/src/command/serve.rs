@@ -10,6 +10,7 @@ use h5flight_server::config::{Config, LogFormat};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+use crate::allocator;
 use crate::failure::{Failure, with_causes};
 use crate::output::line;
 use crate::settings::{Loaded, ServerFlags, process_environment};
@@ -29,6 +30,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let Loaded { config, log } = args.flags.load(&process_environment)?;
     start_log(config.log_format, &log)?;
     preflight::check(&config)?;
+    if config.touch_memory {
+        allocator::touch(config.memory_bytes / 8 * 7);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

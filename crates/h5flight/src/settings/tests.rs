@@ -284,6 +284,7 @@ fn every_field_of_the_servers_config_has_a_setting() {
         redis_url: _,
         redis_ttl_s: _,
         memory_bytes: _,
+        touch_memory: _,
         decode_threads: _,
         workers_max: _,
         worker_memory_bytes: _,
@@ -312,6 +313,6 @@ fn every_field_of_the_servers_config_has_a_setting() {
         attribute_bytes_max: _,
         chunks_max: _,
     } = inspect_limits;
-    // 25 plain fields, 7 bounds, two files of TLS, the filter of the log.
-    assert_eq!(TABLE.len(), 25 + 7 + 2 + 1);
+    // 26 plain fields, 7 bounds, two files of TLS, the filter of the log.
+    assert_eq!(TABLE.len(), 26 + 7 + 2 + 1);
 }
