@@ -58,7 +58,7 @@ class Timing:
 
 
 class Crew:
-    """Processes that wait for orders; they are spawned once, for starting them takes longer than most reads."""
+    """Processes that wait for orders; starting one takes longer than most reads."""
 
     def __init__(self, clients: int) -> None:
         context = get_context("spawn")

@@ -50,11 +50,22 @@ Where = tuple[str, ...]
 # Servers
 
 
-class NaiveServer(flight.FlightServerBase):
+class BenchServer(flight.FlightServerBase):
+    """On a free port of the loopback; answers any action, by which a client sees that it is connected."""
+
+    def __init__(self) -> None:
+        super().__init__("grpc://127.0.0.1:0")
+
+    def do_action(self, context: flight.ServerCallContext, action: flight.Action) -> Iterator[bytes]:
+        """Answer with nothing."""
+        return iter(())
+
+
+class NaiveServer(BenchServer):
     """h5py behind pyarrow.flight: reads piece by piece along axis 0, and sends each piece as a batch."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__("grpc://127.0.0.1:0")
+        super().__init__()
         self._dataset = h5py.File(path)["data"]
 
     def do_get(self, context: flight.ServerCallContext, ticket: flight.Ticket) -> flight.FlightDataStream:
@@ -80,11 +91,11 @@ def pieces(dataset: h5py.Dataset, key: Slice) -> Iterator[tuple[int, int]]:
         first = last
 
 
-class MemoryServer(flight.FlightServerBase):
+class MemoryServer(BenchServer):
     """The first rows of a dataset as a table in memory; sending them is C++ alone."""
 
     def __init__(self, path: Path, rows: int) -> None:
-        super().__init__("grpc://127.0.0.1:0")
+        super().__init__()
         with h5py.File(path) as file:
             values = file["data"][:rows]
         schema = schema_of(values.dtype, values.shape)
@@ -199,6 +210,7 @@ class Arrow:
 
     def __init__(self, url: str) -> None:
         self._connection = Connection(url)
+        self._connection.act("hello")
 
     def __getitem__(self, key: Slice) -> np.ndarray:
         return self._connection.array(Bounds(key))[0]  # type: ignore[arg-type]
@@ -213,6 +225,7 @@ class Recipe:
 
     def __init__(self, port: str) -> None:
         self._redis = redis.Redis(port=int(port))
+        self._redis.ping()
 
     def __getitem__(self, key: Slice) -> np.ndarray:
         return pickle.loads(self._redis.get(str(key)))
@@ -234,7 +247,7 @@ READERS: dict[str, type[Local | H5Flight | Arrow | Recipe]] = {
 
 
 def reader(where: Where) -> Reader:
-    """Open what can be read by slices."""
+    """Open what can be read by slices; it is connected then."""
     kind, *arguments = where
     return READERS[kind](*arguments)
 

@@ -30,7 +30,8 @@ TOLD_OF_RATIOS = """Ratios are taken round by round: the median, with the least 
 all rounds together has no brackets. Cold: h5flight was just started; hot: the same slices again. The page cache is warm
 for all. Before anything is measured the results are compared with h5py's, and a process that ends writes to much of the
 free memory: virtual machines get theirs when it is first written to, and whoever ran first would wait for that. Who is
-read first changes from round to round. Clients and servers share the machine."""
+read first changes from round to round. Every peer
+has client processes of its own. Clients and servers share the machine."""
 TOLD_OF_SPEEDS = """Medians of the rounds, from the first client's beginning to the last one's end; milliseconds are of
 single small reads, p50 and p99 of all rounds. h5py reads the local file without a server. The naive server is h5py
 behind pyarrow.flight; the in-memory server is pyarrow's C++ with the slice in memory as batches of 2 MiB; the Redis
@@ -83,7 +84,7 @@ def findings(result: Result) -> Iterator[Finding]:
 
 def lines(result: Result) -> list[str]:
     """What the terminal shows of a workload."""
-    return [f"{found.what}: {found.measured}, goal {found.goal}, {found.verdict}" for found in findings(result)]
+    return [f"  {found.measured} {found.what}, {found.goal}: {found.verdict}" for found in findings(result)]
 
 
 def goals(run: Run) -> str:
@@ -110,7 +111,12 @@ def speed(timings: list[Timing] | None) -> str:
     times = [seconds for timing in timings for seconds in timing.small_s]
     if not times:
         return f"{rate:,.0f} MB/s"
-    return f"{rate:,.0f} MB/s, {statistics.median(times) * 1e3:.3g} / {p99(timings) * 1e3:.3g} ms"
+    return f"{rate:,.0f} MB/s, {milliseconds(statistics.median(times))} / {milliseconds(p99(timings))} ms"
+
+
+def milliseconds(seconds: float) -> str:
+    """Three digits."""
+    return f"{seconds * 1e3:,.0f}" if seconds >= 0.1 else f"{seconds * 1e3:.3g}"
 
 
 def files(run: Run) -> str:

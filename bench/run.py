@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import time
 import zlib
 from multiprocessing import get_context
 from pathlib import Path
@@ -76,11 +77,14 @@ def fill(nbytes: int) -> None:
 def measure(workload: Workload, case: Case, path: Path, how: tuple[Stage, int]) -> Result:
     """All rounds of one workload."""
     stage, rounds = how
+    began = time.monotonic()
     result = Result(workload, case, {peer: [] for peer in workload.peers})
     with Scene(stage, result, path) as scene:
         for turn in range(rounds * workload.repeat):
             one_round(result, scene, turn)
-    print("\n".join(report.lines(result)), flush=True)
+    print(
+        f"{case.name}, {workload.name}: {time.monotonic() - began:.0f} s", *report.lines(result), sep="\n", flush=True
+    )
     return result
 
 

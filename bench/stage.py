@@ -10,7 +10,10 @@ import h5py
 
 from crew import Crew, Order, Timing
 from peers import Peer, Recipe, Redis, Server, Slice, Where, cpu_s, h5flight
-from workloads import CLIENTS, Result, rows_of_bulk
+from workloads import Result, rows_of_bulk
+
+FROM_MEMORY = ("redis", "memory", "hot")
+"""Peers of whom no read is a first one."""
 
 
 class Stage:
@@ -25,7 +28,6 @@ class Stage:
     def __init__(self, files: Path) -> None:
         with ExitStack() as ends:
             folder = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="h5flight-bench-")))
-            self.crews = {clients: ends.enter_context(Crew(clients)) for clients in (1, CLIENTS)}
             self.redis = Redis(folder)
             ends.callback(self.redis.kill)
             self.server = Server(folder / "server", {"bench": files.resolve()})
@@ -40,7 +42,7 @@ class Stage:
 
 
 class Scene:
-    """One workload, with the other servers that it is measured against.
+    """One workload, with its clients and the other servers that it is measured against.
 
     Parameters
     ----------
@@ -54,8 +56,10 @@ class Scene:
 
     def __init__(self, stage: Stage, result: Result, path: Path) -> None:
         self.path = path
-        self._stage, self._crew = stage, stage.crews[result.workload.clients]
+        self._stage = stage
         with ExitStack() as ends:
+            # Each peer has clients of its own: how fast a process gets memory depends on what it did before.
+            self._crews = {peer: ends.enter_context(Crew(result.workload.clients)) for peer in result.workload.peers}
             self._peers: dict[str, Peer] = {}
             for kind, arguments in (("naive", ()), ("memory", (rows_of_bulk(result.case),))):
                 if kind in result.workload.peers:
@@ -98,13 +102,13 @@ class Scene:
         return "h5flight", self._stage.server.url, self.path.stem
 
     def read(self, peer: str, slices: list[list[Slice]]) -> Timing:
-        """Read the slices of all clients; what is hot is read once before."""
+        """Read the slices of all clients; what comes from memory is read once before."""
         where = self.where(peer)
-        self._crew.ready([Order(where, each, each if peer == "hot" else []) for each in slices])
+        self._crews[peer].ready([Order(where, each, each if peer in FROM_MEMORY else []) for each in slices])
         # The clients of h5py have no server: what they take is their own.
         pid = self._peers[peer].pid if peer in self._peers else self._stage.server.pid
         before = cpu_s(pid)
-        timing = self._crew.read()
+        timing = self._crews[peer].read()
         timing.cpu_s = cpu_s(pid) - before
         return timing
 

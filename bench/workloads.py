@@ -232,7 +232,7 @@ def bulk_cold(case: str, name: str, peer: Peer, bound: float) -> Workload:
 
 def small_cold(case: str, name: str, size: tuple[int, ...], bound: float) -> Workload:
     """Single small reads of what the server has not decoded yet."""
-    return Workload(name, case, small(size, 40), ("h5py", "cold"), (faster(bound, "h5py", each), TAIL), repeat=3)
+    return Workload(name, case, small(size, 20), ("h5py", "cold"), (faster(bound, "h5py", each), TAIL), repeat=3)
 
 
 def small_hot(case: str, name: str, size: tuple[int, ...], goal: Goal) -> Workload:
