@@ -49,7 +49,7 @@ format: setup ## rewrite everything in the project's format
 	.venv/bin/ruff check --fix clients/python tests/python examples bench
 	.venv/bin/ruff format clients/python tests/python examples bench
 
-bench: release ## measure against h5py on the same files in the same run; writes docs/performance.md
+bench: release ## measure against h5py, other Flight servers and Redis on the same files; writes docs/performance.md
 	cargo bench --package h5flight-array
 	$(PYTHON) bench/run.py --bin $(RELEASE_BIN)
 

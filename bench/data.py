@@ -12,10 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import hdf5plugin
 import numpy as np
 
 SEED = 8815
 GZIP = {"compression": "gzip", "compression_opts": 4}
+UNIT = np.dtype([("id", "<i8"), ("t", "<f8"), ("label", "S16")])
+"""A row of the table: a spike, when it was, and the name of its unit."""
+
 BLOCK_BYTES = 64 << 20
 """Values made at a time, rounded to whole chunks."""
 
@@ -27,7 +31,7 @@ class Case:
     name: str
     about: str
     shape: tuple[int, ...]
-    dtype: str
+    dtype: str | np.dtype[Any]
     chunks: tuple[int, ...] | None
     filters: dict[str, Any]
     make: Callable[[int, int, tuple[int, ...], np.random.Generator], np.ndarray]
@@ -100,16 +104,32 @@ def walk(start: int, count: int, row: tuple[int, ...], rng: np.random.Generator)
     return np.round(np.cumsum(rng.standard_normal((count, *row)), axis=0), 3)
 
 
+def table(start: int, count: int, row: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Spikes of some units: numbers that count up, times at uneven distances, and names that come again and again."""
+    rows = np.empty(count, UNIT)
+    rows["id"] = np.arange(start, start + count)
+    rows["t"] = np.round(start * 0.003 + np.cumsum(rng.exponential(0.003, count)), 6)
+    names = np.array([f"probe0/unit{unit:03d}".encode() for unit in range(150)], "S16")
+    rows["label"] = names[rng.integers(0, len(names), count)]
+    return rows
+
+
 def cases(scale: float) -> dict[str, Case]:
     """All cases; the long axis shrinks with the scale."""
     frames, samples = max(200, int(4000 * scale)), max(120_000, int(3_000_000 * scale))
     film, spikes = (frames, 512, 512), (samples, 64)
     shuffled = {**GZIP, "shuffle": True}
+    zstd, bitshuffle = {"shuffle": True, **hdf5plugin.Zstd(clevel=3)}, dict(hdf5plugin.Bitshuffle(cname="lz4"))
+    lzf = {"shuffle": True, "compression": "lzf"}
     made = [
         Case("A", "movie u16, chunks 19 x 512 x 512, shuffle + gzip", film, "<u2", (19, 512, 512), shuffled, movie),
         Case("A_roi", "movie u16, chunks 16 x 128 x 128, shuffle + gzip", film, "<u2", (16, 128, 128), shuffled, movie),
         Case("B", "probe i16, chunks 78125 x 64, shuffle + gzip", spikes, "<i2", (78_125, 64), shuffled, probe),
+        Case("B_zstd", "as B, shuffle + zstd", spikes, "<i2", (78_125, 64), zstd, probe),
+        Case("B_bslz4", "as B, bitshuffle + LZ4", spikes, "<i2", (78_125, 64), bitshuffle, probe),
+        Case("B_lzf", "as B, shuffle + LZF", spikes, "<i2", (78_125, 64), lzf, probe),
         Case("C", "matrix f64, 1000 x 1000, chunks 100 x 100, gzip", (1000, 1000), "<f8", (100, 100), GZIP, walk),
         Case("D", "movie u16, contiguous", film, "<u2", None, {}, movie),
+        Case("E", "table of i64, f64, S16, chunks 16384, gzip", (1_000_000,), UNIT, (16_384,), GZIP, table),
     ]
     return {case.name: case for case in made}
