@@ -6,6 +6,7 @@ import multiprocessing
 import pickle
 import statistics
 import time
+import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
@@ -63,6 +64,16 @@ def test_readers_that_go_away_leave_the_server_well(movie: h5flight.Dataset, ser
             reader.read_chunk()
             reader.cancel()
     np.testing.assert_array_equal(movie[5], VALUES[5])
+    left = ["h5flight_reads", "h5flight_blocking_queue", "h5flight_read_memory_bytes"]
+    deadline = time.monotonic() + 10
+    while (gauges := {name: gauge(server, name) for name in left}) != dict.fromkeys(left, 0.0):
+        assert time.monotonic() < deadline, f"of readers that went away there is left {gauges}"
+
+
+def gauge(server: Server, name: str) -> float:
+    with urllib.request.urlopen(f"{server.http_url}/metrics", timeout=10) as page:
+        lines = page.read().decode().splitlines()
+    return next((float(line.split()[1]) for line in lines if line.startswith(f"{name} ")), 0.0)
 
 
 def test_streams_that_nobody_reads_do_not_hold_up_others(movie: h5flight.Dataset, server: Server) -> None:

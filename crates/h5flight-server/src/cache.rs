@@ -13,6 +13,7 @@
 //! Lock order: `pending` is held for the look-up only, never across an await and never while the cache is called.
 
 pub mod redis;
+pub mod worth;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

@@ -55,7 +55,7 @@ pub struct Config {
     pub redis_ttl_s: u64,
     /// Memory for cached blocks and reads under way, in bytes: three quarters cache, one quarter reads.
     pub memory_bytes: u64,
-    /// Whether seven eighths of `memory_bytes` are made present at the start, where the machine has twice as much to
+    /// Whether most of `memory_bytes` are made present at the start, where the machine has twice as much to
     /// spare, and kept.
     pub touch_memory: bool,
     /// Threads that read files and decode; 0 is one per processor.

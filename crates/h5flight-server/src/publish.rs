@@ -25,6 +25,7 @@ pub use upload::{Upload, UploadHeader, Uploaded};
 use self::dimensions::Scales;
 use self::names::{LeftOut, Lost, Naming};
 use crate::blocking::Lane;
+use crate::blocking::turns::Share;
 use crate::error::{Error, Result};
 use crate::files::{self, Located};
 use crate::service::Service;
@@ -107,7 +108,7 @@ async fn already_named(service: &Service, publication: &Publication, wishes: &Wi
 pub async fn files_below(service: &Arc<Service>, path: &str) -> Result<Vec<Located>> {
     let at = service.files.locate(path)?;
     let files = Arc::clone(&service.files);
-    service.blocking.run(Lane::Decode, move || files.list_hdf5(&at)).await
+    service.blocking.run(Lane::Decode(&Share::default(), 0), move || files.list_hdf5(&at)).await
 }
 
 /// Opens a file and takes its fingerprint, once the file is old enough to have one: a change that follows the one before
@@ -120,7 +121,7 @@ async fn open(service: &Arc<Service>, place: FilePlace) -> Result<(StoredFile, F
             let fingerprint = files::fingerprint(&file)?;
             Ok::<_, Error>((file, fingerprint))
         };
-        let (file, fingerprint) = service.blocking.run(Lane::Decode, work).await?;
+        let (file, fingerprint) = service.blocking.run(Lane::Decode(&Share::default(), 0), work).await?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let modified = Duration::from_nanos(u64::try_from(fingerprint.modified_ns).unwrap_or(0));
         // A time in the future tells nothing: such a file is taken as it is.

@@ -48,9 +48,9 @@ const BATCHES_QUEUED_MAX: usize = 2;
 /// default limit of every client. Of 1, 2, 4 and 8 MiB it was the fastest for bulk reads, by a tenth to a third.
 const BATCH_BYTES_MAX: u64 = 2 << 20;
 /// The smallest one.
-const BATCH_BYTES_MIN: u64 = 256 << 10;
+const BATCH_BYTES_MIN: u64 = 64 << 10;
 /// A batch has this part of the memory that is free for batches: a stream holds four.
-const BATCH_FREE_PART: u64 = 16;
+const BATCH_FREE_PART: u64 = 32;
 /// A batch in COLUMNS has at least this many rows: its schema costs 48 bytes a column.
 const COLUMNS_ROWS_MIN: u64 = 1_000;
 /// The largest row, in bytes: Arrow's own bound of 2 GiB for a message is far away, a client's memory is not.
@@ -155,7 +155,7 @@ fn plan_version(service: &Service, version: Arc<ResolvedVersion>, request: &Read
 fn batch_bytes(service: &Service) -> u64 {
     let free = service.batch_memory.available_permits() as u64 * MEMORY_UNIT_BYTES;
     let size = free / BATCH_FREE_PART;
-    size.next_power_of_two().clamp(BATCH_BYTES_MIN, BATCH_BYTES_MAX)
+    size.checked_ilog2().map_or(0, |log| 1 << log).clamp(BATCH_BYTES_MIN, BATCH_BYTES_MAX)
 }
 
 /// A dataset that was listed with a problem, or whose file was quarantined, is refused with the reason found then.

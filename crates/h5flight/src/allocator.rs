@@ -20,6 +20,7 @@ pub fn touch(bytes: u64) {
 
 #[cfg(not(debug_assertions))]
 mod release {
+    use std::sync::{Mutex, PoisonError};
     use std::time::{Duration, Instant};
 
     #[global_allocator]
@@ -31,8 +32,11 @@ mod release {
     /// to two seconds on a virtual machine whose host is slow.
     const TOUCH_TIME_MAX: Duration = Duration::from_secs(3);
     const THREADS_MAX: usize = 4;
-    /// Memory that is touched at a time.
-    const PIECE_BYTES: u64 = 8 << 20;
+    /// Memory that is asked for at once: a little less than what mimalloc keeps account of as a whole (32 MiB), so that no
+    /// holes are left between them.
+    const PIECE_BYTES: u64 = (32 << 20) - (128 << 10);
+    /// Memory that a thread touches before it looks at the clock.
+    const STEP_BYTES: usize = 8 << 20;
     /// The smallest page.
     const PAGE_BYTES: usize = 4 << 10;
 
@@ -42,23 +46,20 @@ mod release {
         }
         // SAFETY: an option's number and value; the call changes nothing else.
         unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, -1) };
+        let sizes = (0..bytes).step_by(PIECE_BYTES as usize).map(|start| PIECE_BYTES.min(bytes - start) as usize);
+        // All pieces are there before the first one is let go: otherwise they would be one.
+        let mut pieces: Vec<Vec<u8>> = sizes.map(|size| vec![0; size]).collect();
+        let steps = Mutex::new(pieces.iter_mut().flat_map(|piece| piece.chunks_mut(STEP_BYTES)));
+        let next = || steps.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let began = Instant::now();
+        let touch = || {
+            while let Some(step) = next().filter(|_| began.elapsed() < TOUCH_TIME_MAX) {
+                step.iter_mut().step_by(PAGE_BYTES).for_each(|byte| *byte = 1);
+                std::hint::black_box(step);
+            }
+        };
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(THREADS_MAX);
-        let (began, pieces) = (Instant::now(), bytes / threads as u64 / PIECE_BYTES);
-        std::thread::scope(|scope| {
-            let touched: Vec<_> = (0..threads).map(|_| scope.spawn(move || touched(pieces, began))).collect();
-            // All pieces are there at the same time before the first one is let go: otherwise they would be one.
-            let _all: Vec<_> = touched.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
-        });
-    }
-
-    fn touched(pieces: u64, began: Instant) -> Vec<Vec<u8>> {
-        let mut all = Vec::new();
-        while (all.len() as u64) < pieces && began.elapsed() < TOUCH_TIME_MAX {
-            let mut piece = vec![0u8; PIECE_BYTES as usize];
-            piece.iter_mut().step_by(PAGE_BYTES).for_each(|byte| *byte = 1);
-            all.push(std::hint::black_box(piece));
-        }
-        all
+        std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(touch))));
     }
 }
 

@@ -18,6 +18,7 @@ use deadpool_redis::{Config as PoolConfig, Pool, PoolConfig as PoolLimits, Runti
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::BlockKey;
+use super::worth::Worth;
 use crate::error::Error;
 use crate::metrics;
 
@@ -47,6 +48,8 @@ pub struct RedisCache {
     secret: [u8; 32],
     breaker: Breaker,
     queue: mpsc::Sender<Queued>,
+    /// Which arrays are worth asking for.
+    pub worth: Worth,
     /// A permit for each byte that may be queued.
     queue_room: Arc<Semaphore>,
     started: Instant,
@@ -84,8 +87,8 @@ impl RedisCache {
         let pool = config.create_pool(Some(Runtime::Tokio1)).map_err(|error| bad_url(error.to_string()))?;
         let (queue, queued) = mpsc::channel(QUEUE_BLOCKS_MAX);
         let queue_room = Arc::new(Semaphore::new(QUEUE_BYTES_MAX));
-        let cache = Self { pool, secret, breaker: Breaker::default(), queue, queue_room, started: Instant::now() };
-        Ok((cache, queued))
+        let (breaker, worth, started) = (Breaker::default(), Worth::default(), Instant::now());
+        Ok((Self { pool, secret, breaker, queue, worth, queue_room, started }, queued))
     }
 
     /// Whether Redis answered lately.

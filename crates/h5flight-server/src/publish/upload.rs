@@ -16,6 +16,7 @@ use h5flight_catalog::model::FilePlace;
 
 use super::{Made, Wishes};
 use crate::blocking::Lane;
+use crate::blocking::turns::Share;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::service::Service;
@@ -79,7 +80,7 @@ impl Upload {
             let file = file.map_err(|error| files::disk_error("beginning an upload", error))?;
             Ok::<_, Error>(Temporary { file, hasher: blake3::Hasher::new() })
         };
-        let temporary = Some(service.blocking.run(Lane::Decode, make).await?);
+        let temporary = Some(service.blocking.run(Lane::Decode(&Share::default(), 0), make).await?);
         Ok(Self { service: Arc::clone(service), header, temporary, received_bytes: 0 })
     }
 
@@ -101,7 +102,7 @@ impl Upload {
             temporary.hasher.update(&data);
             Ok::<_, Error>(temporary)
         };
-        self.temporary = Some(self.service.blocking.run(Lane::Decode, write).await?);
+        self.temporary = Some(self.service.blocking.run(Lane::Decode(&Share::default(), 0), write).await?);
         Ok(())
     }
 
@@ -114,7 +115,7 @@ impl Upload {
         let temporary = self.temporary.take().expect("an upload that failed is not continued");
         let content = temporary.hasher.finalize().to_hex().to_string();
         self.check(&content)?;
-        let temporary = self.service.blocking.run(Lane::Decode, move || sync(temporary)).await?;
+        let temporary = self.service.blocking.run(Lane::Decode(&Share::default(), 0), move || sync(temporary)).await?;
         // Read-only: the worker gets this descriptor.
         let opened = File::open(temporary.file.path());
         let opened = StoredFile::new(opened.map_err(|error| files::disk_error("reading an upload back", error))?)?;
@@ -123,7 +124,7 @@ impl Upload {
         let files = Arc::clone(&self.service.files);
         let address = content.clone();
         let keep = move || keep(temporary, &files.managed_path(&address)?);
-        self.service.blocking.run(Lane::Decode, keep).await?;
+        self.service.blocking.run(Lane::Decode(&Share::default(), 0), keep).await?;
         let UploadHeader { file_name, key, wishes, .. } = &self.header;
         let place = FilePlace::Managed { content: content.clone() };
         let (mut publication, left_out) = super::publication(place, before, file_name.clone(), inspection, wishes);

@@ -121,7 +121,7 @@ pub(super) async fn sized(fetcher: &Fetcher, plan: &Arc<Plan>, id: BlockId) -> R
     let look =
         move || Sizing { sources: &sources, options: &options, looks: Looks::default() }.block(&plan, id, &array);
     // Up to half a second, so not in the lane of what is short.
-    fetcher.service.blocking.run(Lane::Decode, look).await
+    fetcher.service.blocking.run(Lane::Decode(&fetcher.share, 0), look).await
 }
 
 /// Memory that reading the sources of a block takes beside the block, in bytes: that of the largest batch.
@@ -203,7 +203,7 @@ async fn take(
         composition.take(&copy, &plan, &batch, &blocks)?;
         Ok::<_, Error>(composition)
     };
-    of_source.service.blocking.run(Lane::Decode, work).await
+    of_source.service.blocking.run(Lane::Decode(&of_source.share, 0), work).await
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use h5flight_array::batch::Decoded;
@@ -24,6 +25,8 @@ use super::compose::{Sizing, Sources, compose, sized, sources_bytes};
 use super::stats::{ReadStats, Tier};
 use super::{Planned, internal};
 use crate::blocking::Lane;
+use crate::blocking::turns::Share;
+use crate::cache::redis::RedisCache;
 use crate::cache::{Admission, BlockKey, Claim, Lookup, Waiter};
 use crate::error::{Error, Result};
 use crate::files;
@@ -55,6 +58,8 @@ pub(super) struct Fetcher {
     /// By extent; `None` where nothing is decoded here.
     pipelines: Vec<Option<Pipeline>>,
     admission: Admission,
+    /// The read's part of the processors.
+    pub(super) share: Arc<Share>,
     stats: Arc<ReadStats>,
 }
 
@@ -115,7 +120,8 @@ impl Fetcher {
         let pipelines = arrays.iter().map(|array| pipeline(&array.meta)).collect::<Result<_>>()?;
         let (service, options) = (Arc::clone(service), Arc::clone(&planned.options));
         let admission = service.memory.admission(planned.plan.bytes().unwrap_or(0));
-        Ok(Self { service, options, sources: Arc::default(), arrays, files, pipelines, admission, stats })
+        let share = Arc::default();
+        Ok(Self { service, options, sources: Arc::default(), arrays, files, pipelines, admission, share, stats })
     }
 
     /// Fetches the blocks of one source of a virtual array. Its file is opened, and must be the one that was indexed,
@@ -140,6 +146,7 @@ impl Fetcher {
             files: HashMap::from([(source.file.id, file)]),
             pipelines: vec![pipeline(&source.meta)?],
             admission: self.admission,
+            share: Arc::clone(&self.share),
             stats: Arc::clone(&self.stats),
         })
     }
@@ -287,7 +294,7 @@ impl Fetcher {
         if !claim.admit(self.admission) {
             return claim.pass_on(Arc::clone(decoded));
         }
-        if let Some(redis) = &self.service.redis {
+        if let Some(redis) = self.service.redis.as_ref().filter(|redis| redis.worth.is_worth(claim.key().array)) {
             redis.put(claim.key(), decoded.bytes().clone());
         }
         claim.fulfil(Arc::clone(decoded));
@@ -295,7 +302,9 @@ impl Fetcher {
 
     /// Takes from Redis what is there, all at once; returns the duties that remain.
     async fn ask_redis(&self, group: &[Block], duties: Vec<Duty>, done: &mut Vec<(usize, Arc<Decoded>)>) -> Vec<Duty> {
-        let Some(redis) = self.service.redis.as_ref().filter(|redis| redis.is_up()) else { return duties };
+        let array = self.array(group[0].id).identity;
+        let ask = |redis: &&Arc<RedisCache>| redis.is_up() && redis.worth.is_worth(array);
+        let Some(redis) = self.service.redis.as_ref().filter(ask) else { return duties };
         let asked = duties.iter().map(|duty| (duty.claim.as_ref().map(Claim::key), group[duty.at].decoded_bytes));
         let gets = asked.map(|(key, block_bytes)| async move { redis.get(key?, block_bytes).await });
         let values = futures::future::join_all(gets).await;
@@ -345,12 +354,18 @@ impl Fetcher {
         let (file, pipeline) = (self.file(&array)?, self.pipelines[id.extent as usize].clone());
         let (stats, count) = (Arc::clone(&self.stats), blocks.len() as u64);
         let service = Arc::clone(&self.service);
+        let bytes = blocks.iter().filter_map(|block| block.decoded_bytes).fold(0, u64::saturating_add);
         let blocks: Vec<Block> = blocks.iter().map(|block| (*block).clone()).collect();
         let read = move || {
             let source = Source { file: &file, array: &array, pipeline: pipeline.as_ref() };
-            service.scratches.with(|scratch| read_blocks(&source, &blocks, scratch, &stats))
+            let began = Instant::now();
+            let decoded = service.scratches.with(|scratch| read_blocks(&source, &blocks, scratch, &stats))?;
+            if let Some(redis) = &service.redis {
+                redis.worth.note(array.identity, blocks.len(), bytes, began.elapsed());
+            }
+            Ok::<_, Error>(decoded)
         };
-        let decoded = self.service.blocking.run(Lane::Decode, read).await?;
+        let decoded = self.service.blocking.run(Lane::Decode(&self.share, bytes), read).await?;
         self.stats.blocks(Tier::File, count);
         Ok(decoded)
     }

@@ -33,6 +33,8 @@ use crate::service::Service;
 /// 10 MB, the size that NWB writers choose.
 const AHEAD_BYTES: u64 = 48 << 20;
 
+/// The part of the memory for blocks that is not taken for what is fetched ahead: 1 / 4.
+const AHEAD_FREE_PART: u32 = 4;
 /// How long a batch waits for its client before the look-ahead is given up: longer than any client that works on what
 /// it got takes for a batch of a few megabytes.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -172,8 +174,14 @@ impl Window {
                 if self.ahead_bytes.saturating_add(bytes) > self.ahead_bytes_max {
                     return Ok(());
                 }
-                let free = Arc::clone(&self.service.read_memory).try_acquire_many_owned(units(&self.service, bytes));
-                let Ok(free) = free else { return Ok(()) };
+                let (memory, wanted) = (Arc::clone(&self.service.read_memory), units(&self.service, bytes));
+                // What is fetched ahead leaves room for reads that come with less.
+                let most = self.service.read_memory_units / AHEAD_FREE_PART * (AHEAD_FREE_PART - 1);
+                let taken = self.service.read_memory_units as usize - memory.available_permits();
+                if taken + wanted as usize > most as usize {
+                    return Ok(());
+                }
+                let Ok(free) = memory.try_acquire_many_owned(wanted) else { return Ok(()) };
                 Some(free)
             } else {
                 None

@@ -141,7 +141,7 @@ pub static TABLE: &[Setting] = &[
         "touch_memory",
         "yes|no",
         "yes",
-        "Make seven eighths of memory_bytes present at the start, where the machine has twice as much to spare: fresh \
+        "Make most of memory_bytes present at the start, where the machine has twice as much to spare: fresh \
          memory costs a cold read more than decoding does on many virtual machines",
         |draft, text| set(&mut draft.config.touch_memory, switch(text)),
     ),
