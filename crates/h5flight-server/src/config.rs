@@ -53,9 +53,9 @@ pub struct Config {
     pub redis_url: Option<String>,
     /// How long a block stays in Redis, in seconds.
     pub redis_ttl_s: u64,
-    /// Memory for cached blocks and reads under way, in bytes: three quarters cache, one quarter reads.
+    /// Memory for cached blocks and reads under way, in bytes: half of it cache, a quarter reads, the rest for the process.
     pub memory_bytes: u64,
-    /// Whether most of `memory_bytes` are made present at the start, where the machine has twice as much to
+    /// Whether half of `memory_bytes` is made present at the start, where the machine has twice as much to
     /// spare, and kept.
     pub touch_memory: bool,
     /// Threads that read files and decode; 0 is one per processor.

@@ -53,9 +53,6 @@ const ANSWER_BYTES_MAX: usize = i32::MAX as usize;
 /// Received bytes that may be under way per stream and per connection: an upload at 1 GB/s with 4 ms of round trip.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
-/// Memory of the process beside blocks and batches, where that is not more than a sixteenth of all: connections,
-/// decompressors, names, and what the allocator cannot give out.
-const PROCESS_BYTES: u64 = 64 << 20;
 /// A connection that does not answer this ping is gone.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
@@ -275,8 +272,8 @@ async fn build(
     };
     let program = Service::worker_program();
     let program = program.map_err(|error| StartError::because("this program's own file cannot be found", error))?;
-    // Three quarters of the memory keep blocks, less what the process itself takes; one quarter is for reads under way.
-    let process_bytes = PROCESS_BYTES.min(config.memory_bytes / 16);
+    // Half of the memory keeps blocks and a quarter is for reads under way. The last quarter is the process itself, and
+    // what the allocator cannot give out: blocks of 10 MB leave holes.
     let units = u32::try_from(config.memory_bytes / 4 / MEMORY_UNIT_BYTES).unwrap_or(u32::MAX);
     let (batch_memory_units, read_memory_units) = ((units / 4).max(1), (units / 4 * 3).max(3));
     tracing::info!(
@@ -293,7 +290,7 @@ async fn build(
         blocking: Blocking::new(config.decode_threads),
         scratches: Scratches::default(),
         workers: Workers::new(program, &config),
-        memory: MemoryCache::new(config.memory_bytes / 4 * 3 - process_bytes),
+        memory: MemoryCache::new(config.memory_bytes / 2),
         redis,
         auth: Auth::new(Arc::clone(&catalog), config.insecure_anonymous),
         log,

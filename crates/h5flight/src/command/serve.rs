@@ -31,7 +31,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     start_log(config.log_format, &log)?;
     preflight::check(&config)?;
     if config.touch_memory {
-        allocator::touch(config.memory_bytes / 16 * 15);
+        allocator::touch(config.memory_bytes / 2);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -134,14 +134,14 @@ pub static TABLE: &[Setting] = &[
         "memory_bytes",
         "BYTES",
         "1GiB",
-        "Memory for cached blocks and reads under way: three quarters cache, one quarter reads",
+        "Memory for cached blocks and reads under way: half of it cache, a quarter reads, the rest for the process itself",
         |draft, text| set(&mut draft.config.memory_bytes, bytes(text, 1 << 20)),
     ),
     Setting::new(
         "touch_memory",
         "yes|no",
         "yes",
-        "Make most of memory_bytes present at the start, where the machine has twice as much to spare: fresh \
+        "Make half of memory_bytes present at the start, where the machine has twice as much to spare: fresh \
          memory costs a cold read more than decoding does on many virtual machines",
         |draft, text| set(&mut draft.config.touch_memory, switch(text)),
     ),
