@@ -77,7 +77,10 @@ impl Blocking {
         let waiting = Waiting::new();
         let turn: Box<dyn Send> = match lane {
             Lane::Decode(share, bytes) => Box::new(self.decode.take(share, bytes).await),
-            Lane::Deliver => Box::new(Arc::clone(&self.deliver).acquire_owned().await),
+            Lane::Deliver => {
+                let permit = Arc::clone(&self.deliver).acquire_owned().await;
+                Box::new(permit.expect("the semaphore is never closed"))
+            }
         };
         drop(waiting);
         let done = tokio::task::spawn_blocking(move || {

@@ -316,7 +316,11 @@ impl Fetcher {
                 (Some(claim), Some(value)) => {
                     let value = Arc::new(value);
                     self.stats.blocks(Tier::Redis, 1);
-                    claim.fulfil(Arc::clone(&value));
+                    if claim.admit(self.admission) {
+                        claim.fulfil(Arc::clone(&value));
+                    } else {
+                        claim.pass_on(Arc::clone(&value));
+                    }
                     done.push((duty.at, value));
                 }
                 (claim, _) => remaining.push(Duty { at: duty.at, claim }),

@@ -127,7 +127,9 @@ impl Window {
         encoded: EncodedBatch,
         out: &mpsc::Sender<EncodedBatch>,
     ) -> Result<ControlFlow<()>> {
-        let encoded = match out.send_timeout(encoded, PATIENCE).await {
+        let stall_timeout = Duration::from_millis(self.service.config.stall_timeout_ms);
+        let patience = PATIENCE.min(stall_timeout);
+        let encoded = match out.send_timeout(encoded, patience).await {
             Ok(()) => {
                 self.ahead_bytes_max = (2 * self.ahead_bytes_max).clamp(AHEAD_BYTES_MIN, AHEAD_BYTES);
                 return Ok(ControlFlow::Continue(()));
@@ -136,8 +138,7 @@ impl Window {
             Err(SendTimeoutError::Timeout(encoded)) => encoded,
         };
         self.draw_in(at + 1);
-        let stall_timeout = Duration::from_millis(self.service.config.stall_timeout_ms);
-        match out.send_timeout(encoded, stall_timeout.saturating_sub(PATIENCE)).await {
+        match out.send_timeout(encoded, stall_timeout - patience).await {
             Ok(()) => Ok(ControlFlow::Continue(())),
             Err(SendTimeoutError::Closed(_)) => Ok(ControlFlow::Break(())),
             Err(SendTimeoutError::Timeout(_)) => {
