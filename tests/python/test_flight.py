@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -136,6 +137,25 @@ def test_a_range_of_rows_goes_on_where_a_stream_broke(bare: flight.FlightClient,
     (chunk,) = list(bare.do_get(flight.Ticket(request)))
     assert contract.data.BatchMetadata.FromString(chunk.app_metadata.to_pybytes()).first_row == 4990
     np.testing.assert_array_equal(chunk.data["value"].to_numpy_ndarray(), PLANE[4990:])
+
+
+@pytest.mark.parametrize("compression", [None, "lz4", "zstd"])
+def test_compressed_batches_hold_the_same_values(server: Server, lab: h5py.File, compression: str | None) -> None:
+    with h5flight.connect(server.url, compression=compression) as client:
+        experiment = pickle.loads(pickle.dumps(client))["bare"]["bare"]
+        for name in ("long", "cube", "trials", "words", "line"):
+            np.testing.assert_array_equal(
+                experiment[name][:], lab[name][:] if name != "words" else np.array(["x", "yz"], object)
+            )
+
+
+def test_a_compression_that_does_not_exist_is_refused(
+    server: Server, bare: flight.FlightClient, contract: SimpleNamespace
+) -> None:
+    with pytest.raises(ValueError, match="'gzip' is none of None, 'lz4', 'zstd'"):
+        h5flight.connect(server.url, compression="gzip")
+    with pytest.raises(pa.ArrowInvalid, match="compression 7 does not exist"):
+        bare.do_get(flight.Ticket(command(contract, dataset="long", compression=7))).read_all()
 
 
 def test_flights_and_actions_are_listed(bare: flight.FlightClient) -> None:

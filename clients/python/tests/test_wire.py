@@ -35,11 +35,12 @@ CASES = [
 @pytest.mark.parametrize("key", CASES, ids=repr)
 def test_a_request_is_encoded_as_generated_code_would(contract: SimpleNamespace, key: object) -> None:
     parsed = selection.parse(key)
-    request = wire.GetData("ä", "e", "d/x", parsed.encode(), "tidy", 1 << 40, "binary", 65536)
+    request = wire.GetData("ä", "e", "d/x", parsed.encode(), "tidy", 1 << 40, "binary", 65536, "zstd")
     found = contract.data.GetDataRequest.FromString(request.encode())
     expected = contract.data.GetDataRequest(
         animal="ä", experiment="e", dataset="d/x", layout=3, version=1 << 40, strings=1, batch_bytes=65536
     )
+    expected.compression = 2
     if isinstance(parsed.elements, selection.Points):
         expected.parts.points.rank = parsed.elements.coordinates.shape[1]
         expected.parts.points.coordinates.extend(parsed.elements.coordinates.reshape(-1).tolist())

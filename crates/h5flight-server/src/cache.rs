@@ -131,6 +131,13 @@ impl MemoryCache {
         }
     }
 
+    /// The blocks of all these keys, or none when one is not here; claims nothing.
+    pub fn all_of(&self, keys: impl Iterator<Item = BlockKey>) -> Option<Vec<Arc<Decoded>>> {
+        let blocks: Vec<Arc<Decoded>> = keys.map(|key| self.blocks.get(&key)).collect::<Option<_>>()?;
+        blocks.iter().for_each(|block| metrics::cache("memory", "hit", block.weight() as u64));
+        Some(blocks)
+    }
+
     fn put(&self, key: BlockKey, block: Arc<Decoded>) {
         let bytes = block.weight() as u64 + ENTRY_BYTES;
         self.blocks.insert(key, block);
@@ -249,6 +256,19 @@ mod tests {
             assert!(waiter.await.unwrap().is_some());
         }
         assert!(matches!(cache.look_up(key(1)), Lookup::Hit(_)));
+    }
+
+    #[test]
+    fn several_blocks_are_there_together_or_not_at_all() {
+        let cache = MemoryCache::new(1 << 20);
+        for number in [1, 2] {
+            let Lookup::Claimed(claim) = cache.look_up(key(number)) else { panic!("nobody has it") };
+            claim.fulfil(block(number as usize));
+        }
+        let bytes = |blocks: Vec<Arc<Decoded>>| blocks.iter().map(|block| block.bytes().len()).collect::<Vec<_>>();
+        assert_eq!(cache.all_of([2, 1].map(key).into_iter()).map(bytes), Some(vec![2, 1]));
+        assert_eq!(cache.all_of([1, 3].map(key).into_iter()).map(bytes), None);
+        assert!(matches!(cache.look_up(key(3)), Lookup::Claimed(_)), "asking was no claim");
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 //! No decisions and no I/O live here. Numbers and names from the wire are checked here, so that the inside never sees one
 //! that means nothing.
 
+use arrow::ipc::CompressionType;
 use h5flight_array::Reason;
 use h5flight_array::batch::numpy_type;
 use h5flight_array::inspect::{LinkKind, ObjectKind};
@@ -72,7 +73,13 @@ pub fn read_request(request: &v1::GetDataRequest) -> Result<ReadRequest> {
         0 => None,
         wished => Some(wished.clamp(*BATCH_BYTES.start(), *BATCH_BYTES.end())),
     };
-    Ok(ReadRequest { path, version, selection, layout, strings, rows, batch_bytes })
+    let compression = match v1::Compression::try_from(request.compression) {
+        Ok(v1::Compression::None) => None,
+        Ok(v1::Compression::Lz4) => Some(CompressionType::LZ4_FRAME),
+        Ok(v1::Compression::Zstd) => Some(CompressionType::ZSTD),
+        Err(_) => return Err(bad_request(format!("compression {} does not exist", request.compression))),
+    };
+    Ok(ReadRequest { path, version, selection, layout, strings, rows, batch_bytes, compression })
 }
 
 /// A dataset's name of three parts; slashes around the dataset are ignored.

@@ -24,6 +24,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
+use arrow::ipc::CompressionType;
 use h5flight_array::file::StoredFile;
 use h5flight_array::plan::{ExtentView, Layout, Plan, PlanOptions, SourceView, Strings, total_shape};
 use h5flight_array::selection::{AxisSelection, Resolved, Selection};
@@ -35,6 +36,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use self::fetch::Fetcher;
 pub use self::stats::ReadStats;
+use self::stream::Pipeline;
 pub use self::stream::ReadStream;
 use self::window::Window;
 use crate::blocking::Lane;
@@ -73,6 +75,8 @@ pub struct ReadRequest {
     pub rows: Option<Range<u64>>,
     /// Target size of a batch, in bytes; `None` is the server's choice.
     pub batch_bytes: Option<u64>,
+    /// Of batches on the wire.
+    pub compression: Option<CompressionType>,
 }
 
 /// A read that is decided but not begun.
@@ -83,6 +87,8 @@ pub struct Planned {
     pub plan: Arc<Plan>,
     /// What is delivered, with all metadata.
     pub schema: SchemaRef,
+    /// How batches leave.
+    compression: Option<CompressionType>,
     /// What shaped the plan, for the plans of sources.
     options: Arc<PlanOptions>,
 }
@@ -148,7 +154,8 @@ fn plan_version(service: &Service, version: Arc<ResolvedVersion>, request: &Read
     };
     let plan = Plan::new(&extents, &selected, &options)?;
     let schema = described(&plan.schema(), &version, &selected);
-    Ok(Planned { plan: Arc::new(plan), schema, options: Arc::new(options), version })
+    let compression = request.compression;
+    Ok(Planned { plan: Arc::new(plan), schema, compression, options: Arc::new(options), version })
 }
 
 /// The size of batches that nobody wished for: smaller ones when many streams share the memory for them.
@@ -212,15 +219,22 @@ async fn start(service: &Arc<Service>, planned: Planned) -> Result<ReadStream> {
         reserve(service, &service.batch_memory, units(service, wanted).min(service.read_memory_units / 3)).await?;
     let (sender, receiver) = mpsc::channel(BATCHES_QUEUED_MAX);
     let fetcher = Fetcher::new(service, &planned, files, Arc::clone(&stats))?;
-    let encoder = encode::Encoder::new(&planned.schema)?;
+    let encoder = encode::Encoder::new(&planned.schema, planned.compression)?;
     let schema = encode::FlightMessage::of_schema(&planned.schema);
     let window = Window::new(Arc::clone(service), Arc::clone(&planned.plan), Arc::new(fetcher));
     let schema_of_batches = Arc::clone(&planned.schema);
-    let pipeline = tokio::spawn(async move {
+    let one_batch = planned.plan.batches() <= 1;
+    let run = async move {
         let _reserved = reserved;
         window.run(encoder, schema_of_batches, sender).await
-    });
-    Ok(ReadStream::new(schema, receiver, AbortOnDropHandle::new(pipeline), stats))
+    };
+    let pipeline = if one_batch {
+        // The channel takes it, so nothing waits for the client, and there is nothing to do beside sending it.
+        Pipeline::Ended(run.await)
+    } else {
+        Pipeline::Running(AbortOnDropHandle::new(tokio::spawn(run)))
+    };
+    Ok(ReadStream::new(schema, receiver, pipeline, stats))
 }
 
 /// The files of a version by their key, each checked to be the one that was indexed.

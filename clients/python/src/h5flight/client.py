@@ -25,6 +25,7 @@ def connect(
     *,
     timeout_s: float | None = None,
     tls_root_certs: bytes | None = None,
+    compression: str | None = None,
 ) -> Client:
     """Connect to a server, and see that it answers.
 
@@ -39,6 +40,8 @@ def connect(
         Seconds that a call may take, a whole read included; without it there is no limit.
     tls_root_certs : bytes, optional
         PEM of the certificate authorities to trust in place of the system's.
+    compression : {'lz4', 'zstd'}, optional
+        How what is read is compressed on the wire. It pays where the network is slower than about a gigabit a second.
 
     Raises
     ------
@@ -53,7 +56,7 @@ def connect(
     >>> with h5flight.connect("grpc://127.0.0.1:8815") as client:  # doctest: +SKIP
     ...     client["m01"]["day1"]["traces"][0:100]
     """
-    client = Client(url, token, timeout_s=timeout_s, tls_root_certs=tls_root_certs)
+    client = Client(url, token, timeout_s=timeout_s, tls_root_certs=tls_root_certs, compression=compression)
     try:
         client.server_info()
     except BaseException:
@@ -104,7 +107,7 @@ class Client(_Named["Animal"]):
 
     Parameters
     ----------
-    url, token, timeout_s, tls_root_certs
+    url, token, timeout_s, tls_root_certs, compression
         See `connect`, which also sees that the server answers.
     """
 
@@ -115,10 +118,12 @@ class Client(_Named["Animal"]):
         *,
         timeout_s: float | None = None,
         tls_root_certs: bytes | None = None,
+        compression: str | None = None,
     ) -> None:
         url = url or os.environ.get("H5FLIGHT_URL") or DEFAULT_URL
         token = token if token is not None else os.environ.get("H5FLIGHT_TOKEN", "")
-        self._connection = Connection(url, token, timeout_s=timeout_s, tls_root_certs=tls_root_certs)
+        how: dict[str, Any] = {"timeout_s": timeout_s, "tls_root_certs": tls_root_certs, "compression": compression}
+        self._connection = Connection(url, token, **how)
 
     @property
     def url(self) -> str:

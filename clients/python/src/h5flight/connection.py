@@ -6,6 +6,7 @@ pyarrow drops the details of an error, so a small middleware keeps the trailer t
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import threading
@@ -59,12 +60,22 @@ class Connection:
         Seconds that a call may take, a whole read included.
     tls_root_certs : bytes or None
         PEM of the authorities to trust in place of the system's.
+    compression : str or None
+        Of what is read: None, ``lz4`` or ``zstd``.
     """
 
     def __init__(
-        self, url: str, token: str = "", *, timeout_s: float | None = None, tls_root_certs: bytes | None = None
+        self,
+        url: str,
+        token: str = "",
+        *,
+        timeout_s: float | None = None,
+        tls_root_certs: bytes | None = None,
+        compression: str | None = None,
     ) -> None:
-        self.url, self.token = url, token
+        if compression not in wire.COMPRESSIONS:
+            raise ValueError(f"compression {compression!r} is none of None, 'lz4', 'zstd'")
+        self.url, self.token, self.compression = url, token, compression
         self.timeout_s, self.tls_root_certs = timeout_s, tls_root_certs
         self._lock = threading.Lock()
         self._calls = _Calls()
@@ -73,7 +84,7 @@ class Connection:
         self._closed = False
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("url", "token", "timeout_s", "tls_root_certs")}
+        return {name: getattr(self, name) for name in ("url", "token", "timeout_s", "tls_root_certs", "compression")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         Connection.__init__(self, **state)
@@ -158,6 +169,7 @@ class Connection:
     def stream(self, request: wire.GetData) -> Iterator[flight.FlightStreamReader]:
         """Start a read: one round trip. Leaving early cancels it."""
         client = self._flight()
+        request = dataclasses.replace(request, compression=request.compression or self.compression)
         with self._errors():
             reader = client.do_get(flight.Ticket(request.ticket()), self._options())
             try:

@@ -19,6 +19,7 @@ ERROR_DOMAIN = "h5flight"
 
 LAYOUTS = {"auto": 0, "tensor": 1, "columns": 2, "tidy": 3}
 STRING_FORMS = {"auto": 0, "binary": 1, "fixed": 2}
+COMPRESSIONS = {None: 0, "lz4": 1, "zstd": 2}
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 
@@ -145,6 +146,8 @@ class GetData:
         ``auto``, ``binary`` (bytes even where they are UTF-8) or ``fixed`` (as numpy keeps them).
     batch_bytes : int
         Bytes a batch should have; 0 is the server's choice.
+    compression : str or None
+        Of batches on the wire: None, ``lz4`` or ``zstd``.
     """
 
     animal: str
@@ -155,6 +158,7 @@ class GetData:
     version: int = 0
     strings: str = "auto"
     batch_bytes: int = 0
+    compression: str | None = None
 
     def encode(self) -> bytes:
         """Encode the message itself."""
@@ -162,6 +166,8 @@ class GetData:
             raise ValueError(f"layout {self.layout!r} is none of {', '.join(LAYOUTS)}")
         if self.strings not in STRING_FORMS:
             raise ValueError(f"strings {self.strings!r} is none of {', '.join(STRING_FORMS)}")
+        if self.compression not in COMPRESSIONS:
+            raise ValueError(f"compression {self.compression!r} is none of None, lz4, zstd")
         part = b""
         if isinstance(self.parts, str):
             part = block(4, self.parts.encode())
@@ -169,7 +175,7 @@ class GetData:
             part = block(5, self.parts)
         names = text(1, self.animal) + text(2, self.experiment) + text(3, self.dataset)
         how = number(6, LAYOUTS[self.layout]) + number(7, self.version) + number(8, STRING_FORMS[self.strings])
-        return names + part + how + number(11, self.batch_bytes)
+        return names + part + how + number(11, self.batch_bytes) + number(16, COMPRESSIONS[self.compression])
 
     def ticket(self) -> bytes:
         """Encode the message in a `google.protobuf.Any`, which is what a Flight ticket or command carries."""

@@ -7,7 +7,7 @@ use arrow::array::RecordBatch;
 use arrow::buffer::Buffer;
 use arrow::datatypes::Schema;
 use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteOptions, StreamEncoder};
-use arrow::ipc::{MessageHeader, root_as_message};
+use arrow::ipc::{CompressionType, MessageHeader, root_as_message};
 use arrow_flight::FlightData;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use h5flight_array::{Error as ArrayError, Reason};
@@ -104,15 +104,26 @@ pub struct EncodedBatch {
 }
 
 /// Encodes the batches of one stream, in order: it remembers which dictionaries the client has.
-pub struct Encoder(StreamEncoder);
+pub struct Encoder {
+    stream: StreamEncoder,
+    compresses: bool,
+}
 
 impl Encoder {
     /// For a new stream, which begins with [`FlightMessage::of_schema`].
     ///
     /// # Errors
     /// `internal`: every schema that a plan makes can be encoded.
-    pub fn new(schema: &Schema) -> Result<Self> {
-        Ok(Self(StreamEncoder::try_new(schema).map_err(|error| internal("encoding a schema", error))?))
+    pub fn new(schema: &Schema, compression: Option<CompressionType>) -> Result<Self> {
+        let options = IpcWriteOptions::default().try_with_compression(compression);
+        let stream = options.and_then(|options| StreamEncoder::try_new_with_options(schema, options));
+        let stream = stream.map_err(|error| internal("encoding a schema", error))?;
+        Ok(Self { stream, compresses: compression.is_some() })
+    }
+
+    /// Whether encoding takes work beyond a few headers.
+    pub fn compresses(&self) -> bool {
+        self.compresses
     }
 
     /// The messages of a batch that begins at `first_row` of the result and has `rows` of its rows.
@@ -120,7 +131,7 @@ impl Encoder {
     /// # Errors
     /// `internal`: every batch that the plan makes can be encoded.
     pub fn batch(&mut self, batch: &RecordBatch, first_row: u64, rows: u64) -> Result<EncodedBatch> {
-        let buffers = self.0.encode(batch).map_err(|error| internal("encoding a batch", error))?;
+        let buffers = self.stream.encode(batch).map_err(|error| internal("encoding a batch", error))?;
         let mut messages = split(buffers)?;
         if let Some(last) = messages.last_mut() {
             last.app_metadata = BatchMetadata { first_row, rows }.encode_to_vec();
@@ -239,8 +250,12 @@ mod tests {
     }
 
     fn messages(batches: &[RecordBatch]) -> Vec<FlightMessage> {
+        compressed(batches, None)
+    }
+
+    fn compressed(batches: &[RecordBatch], compression: Option<CompressionType>) -> Vec<FlightMessage> {
         let schema = batches[0].schema();
-        let mut encoder = Encoder::new(&schema).unwrap();
+        let mut encoder = Encoder::new(&schema, compression).unwrap();
         let encoded = batches.iter().flat_map(|batch| {
             let rows = batch.num_rows() as u64;
             let encoded = encoder.batch(batch, 7, rows).unwrap();
@@ -259,6 +274,20 @@ mod tests {
         let data = messages(&batches).into_iter().map(|message| Ok(message.into_flight_data()));
         let read = FlightRecordBatchStream::new_from_flight_data(stream::iter(data));
         assert_eq!(read.try_collect::<Vec<_>>().await.unwrap(), batches);
+    }
+
+    #[tokio::test]
+    async fn what_is_compressed_is_smaller_and_read_as_it_was() {
+        let batches = [batch(50_000), batch(3)];
+        let bytes = |messages: &[FlightMessage]| messages.iter().map(FlightMessage::body_bytes).sum::<usize>();
+        let plain = bytes(&messages(&batches));
+        for compression in [CompressionType::LZ4_FRAME, CompressionType::ZSTD] {
+            let messages = compressed(&batches, Some(compression));
+            assert!(bytes(&messages) < plain * 3 / 4, "{} of {plain} bytes", bytes(&messages));
+            let data = messages.into_iter().map(|message| Ok(message.into_flight_data()));
+            let read = FlightRecordBatchStream::new_from_flight_data(stream::iter(data));
+            assert_eq!(read.try_collect::<Vec<_>>().await.unwrap(), batches);
+        }
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Blocks, wherever they are: memory, Redis, the file, a worker.
 //!
 //! Blocks are fetched in groups of about [`GROUP_BYTES`]: one group is one blocking task with few file reads and many
-//! small chunks, or one large chunk. Groups run side by side. Own duties come first, then waiting for other reads:
-//! so two reads that want each other's blocks cannot wait for each other in a circle.
+//! small chunks, or one large chunk. Groups run side by side; one whose blocks are all in the memory cache is no task at
+//! all. Own duties come first, then waiting for other reads: so two reads that want each other's blocks cannot wait for
+//! each other in a circle.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -36,6 +37,8 @@ use crate::worker::WorkerRead;
 
 /// Decoded bytes of a group of chunks that are read and decoded in one task: about a millisecond of work.
 const GROUP_BYTES: u64 = 1 << 20;
+/// The least that is given to another thread when little is wanted: a few times what starting there takes.
+const GROUP_BYTES_MIN: u64 = 64 << 10;
 /// Decoded bytes that one worker is asked for: starting it takes as long as reading some megabytes.
 const WORKER_GROUP_BYTES: u64 = 16 << 20;
 /// Blocks of a group.
@@ -78,9 +81,16 @@ pub(super) struct Wanted {
 
 /// A group of blocks on its way. Dropping it stops the fetch.
 pub(super) struct Fetching {
-    group: AbortOnDropHandle<Result<Group>>,
+    group: Coming,
     blocks: Vec<(BlockId, u64)>,
     reserved: Option<OwnedSemaphorePermit>,
+}
+
+enum Coming {
+    /// All of it was in memory.
+    There(Group),
+    /// A task fetches it.
+    Fetched(AbortOnDropHandle<Result<Group>>),
 }
 
 /// A block that is there.
@@ -97,8 +107,10 @@ pub(super) struct Fetched {
 impl Fetching {
     /// The blocks of the group.
     pub(super) async fn wait(mut self) -> Result<Vec<Fetched>> {
-        let Group { blocks, grown } =
-            (&mut self.group).await.map_err(|error| internal("a fetch panicked", error))??;
+        let Group { blocks, grown } = match self.group {
+            Coming::There(group) => group,
+            Coming::Fetched(task) => task.await.map_err(|error| internal("a fetch panicked", error))??,
+        };
         let mut reserved = self.reserved.take();
         let fetched = self.blocks.iter().zip(blocks).map(|((id, bytes), block)| {
             let units = u32::try_from(bytes.div_ceil(MEMORY_UNIT_BYTES)).unwrap_or(u32::MAX);
@@ -172,10 +184,13 @@ impl Fetcher {
     ) -> Vec<Fetching> {
         let mut groups: Vec<Vec<Wanted>> = Vec::new();
         let mut group_bytes = 0u64;
+        // A small read has all processors too.
+        let all_bytes = blocks.iter().map(|wanted| wanted.bytes).fold(0, u64::saturating_add);
+        let part_bytes = (all_bytes / self.service.blocking.threads() as u64).clamp(GROUP_BYTES_MIN, GROUP_BYTES);
         for wanted in blocks {
             let Wanted { ref block, bytes } = wanted;
             let together = group_bytes.saturating_add(bytes);
-            if groups.last().is_some_and(|group| belongs(group, block) && together <= group_limit(block)) {
+            if groups.last().is_some_and(|group| belongs(group, block) && together <= group_limit(block, part_bytes)) {
                 group_bytes = together;
                 groups.last_mut().expect("a block fits into a group that is there").push(wanted);
             } else {
@@ -189,11 +204,32 @@ impl Fetcher {
             let bytes = blocks.iter().map(|(_, bytes)| *bytes).fold(0, u64::saturating_add);
             let wanted = units(&self.service, bytes) as usize;
             let own = reserved.as_mut().and_then(|all| all.split(wanted.min(all.num_permits())));
-            let fetcher = Arc::clone(self);
-            let group = AbortOnDropHandle::new(tokio::spawn(async move { fetcher.fetch(group, bytes).await }));
+            let group = match self.in_memory(&group) {
+                Some(blocks) => Coming::There(Group { blocks, grown: None }),
+                None => {
+                    let fetcher = Arc::clone(self);
+                    let task = tokio::spawn(async move { fetcher.fetch(group, bytes).await });
+                    Coming::Fetched(AbortOnDropHandle::new(task))
+                }
+            };
             Fetching { group, blocks, reserved: own }
         };
         groups.into_iter().map(start).collect()
+    }
+
+    /// The blocks of a group when all are in the memory cache.
+    fn in_memory(&self, group: &[Block]) -> Option<Vec<Arc<Decoded>>> {
+        let cached = |block: &Block| matches!(block.source, BlockSource::Stored(_) | BlockSource::Worker(_));
+        if !group.iter().all(cached) {
+            return None;
+        }
+        let found = self.service.memory.all_of(group.iter().map(|block| self.key(block)))?;
+        self.stats.blocks(Tier::Memory, found.len() as u64);
+        Some(found)
+    }
+
+    fn key(&self, block: &Block) -> BlockKey {
+        BlockKey { array: self.array(block.id).identity, number: block.id.number }
     }
 
     /// The blocks of one group, in its order.
@@ -241,16 +277,14 @@ impl Fetcher {
             }
             BlockSource::Fill => ready(Tier::Fill, Decoded::fill(block, &array.meta)?),
             BlockSource::Raw { .. } | BlockSource::Virtual(_) => Ok(Step::Duty(None)),
-            BlockSource::Stored(_) | BlockSource::Worker(_) => {
-                match self.service.memory.look_up(BlockKey { array: array.identity, number: block.id.number }) {
-                    Lookup::Hit(decoded) => {
-                        self.stats.blocks(Tier::Memory, 1);
-                        Ok(Step::Ready(decoded))
-                    }
-                    Lookup::Pending(waiter) => Ok(Step::Wait(waiter)),
-                    Lookup::Claimed(claim) => Ok(Step::Duty(Some(claim))),
+            BlockSource::Stored(_) | BlockSource::Worker(_) => match self.service.memory.look_up(self.key(block)) {
+                Lookup::Hit(decoded) => {
+                    self.stats.blocks(Tier::Memory, 1);
+                    Ok(Step::Ready(decoded))
                 }
-            }
+                Lookup::Pending(waiter) => Ok(Step::Wait(waiter)),
+                Lookup::Claimed(claim) => Ok(Step::Duty(Some(claim))),
+            },
         }
     }
 
@@ -437,14 +471,14 @@ fn belongs(group: &[Wanted], block: &Block) -> bool {
     group.len() < GROUP_BLOCKS_MAX && first.id.extent == block.id.extent && way(first) == way(block)
 }
 
-fn group_limit(block: &Block) -> u64 {
+fn group_limit(block: &Block, part_bytes: u64) -> u64 {
     match block.source {
         BlockSource::Worker(_) => WORKER_GROUP_BYTES,
         BlockSource::Inline
         | BlockSource::Stored(_)
         | BlockSource::Fill
         | BlockSource::Raw { .. }
-        | BlockSource::Virtual(_) => GROUP_BYTES,
+        | BlockSource::Virtual(_) => part_bytes,
     }
 }
 

@@ -28,8 +28,16 @@ use crate::telemetry::Call;
 pub struct ReadStream {
     schema: FlightMessage,
     batches: mpsc::Receiver<EncodedBatch>,
-    pipeline: AbortOnDropHandle<Result<()>>,
+    pipeline: Pipeline,
     stats: Arc<ReadStats>,
+}
+
+/// What makes the batches.
+pub(super) enum Pipeline {
+    /// A task, some batches ahead of the client.
+    Running(AbortOnDropHandle<Result<()>>),
+    /// Nothing any more: all batches are made.
+    Ended(Result<()>),
 }
 
 struct Sending {
@@ -42,7 +50,7 @@ impl ReadStream {
     pub(super) fn new(
         schema: FlightMessage,
         batches: mpsc::Receiver<EncodedBatch>,
-        pipeline: AbortOnDropHandle<Result<()>>,
+        pipeline: Pipeline,
         stats: Arc<ReadStats>,
     ) -> Self {
         Self { schema, batches, pipeline, stats }
@@ -104,9 +112,11 @@ impl Sending {
         }
         // No more batches: the pipeline has ended, well or badly. After that the stream is at its end.
         let call = self.call.take()?;
-        let outcome = match (&mut self.read.pipeline).await {
-            Ok(outcome) => outcome,
-            Err(error) => Err(internal("the read's pipeline panicked", error)),
+        let outcome = match std::mem::replace(&mut self.read.pipeline, Pipeline::Ended(Ok(()))) {
+            Pipeline::Ended(outcome) => outcome,
+            Pipeline::Running(task) => {
+                task.await.unwrap_or_else(|error| Err(internal("the read's pipeline panicked", error)))
+            }
         };
         Some(Err(match call.end(outcome) {
             Ok(()) => self.trailer(),

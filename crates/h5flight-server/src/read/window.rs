@@ -13,7 +13,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use h5flight_array::batch::Decoded;
 use h5flight_array::plan::{BatchPlan, BlockId, Plan};
 use h5flight_array::{Error as ArrayError, Reason};
@@ -41,10 +41,18 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// What is asked for ahead after the first batch that such a client took again; it doubles with each.
 const AHEAD_BYTES_MIN: u64 = 1 << 20;
 
+/// The largest batch of a tensor that is assembled on the thread where the read runs, in bytes: the usual one, with the
+/// half on top that it may have.
+const COPIED_HERE_BYTES_MAX: u64 = 3 << 20;
+/// The same for several columns, records and strings, whose values are taken one by one.
+const CONVERTED_HERE_BYTES_MAX: u64 = 64 << 10;
+
 /// The blocks of one read, from being asked for to being let go.
 pub(super) struct Window {
     service: Arc<Service>,
     plan: Arc<Plan>,
+    /// Whether batches are numbers, in the order in which blocks have them: assembling is copying.
+    copied: bool,
     fetcher: Arc<Fetcher>,
     /// Batches that were looked at but not yet assembled.
     upcoming: VecDeque<BatchPlan>,
@@ -71,7 +79,15 @@ struct Held {
 impl Window {
     pub(super) fn new(service: Arc<Service>, plan: Arc<Plan>, fetcher: Arc<Fetcher>) -> Self {
         metrics::reads(1);
+        let copied = match plan.schema().fields().as_ref() {
+            [field] => match field.data_type() {
+                DataType::FixedSizeList(item, _) => item.data_type().is_primitive(),
+                values => values.is_primitive(),
+            },
+            _ => false,
+        };
         Self {
+            copied,
             service,
             plan,
             fetcher,
@@ -100,7 +116,8 @@ impl Window {
             let batch = self.upcoming.pop_front().expect("the look-ahead covers the current batch");
             let blocks = self.collect(&batch).await?;
             let (plan, schema) = (Arc::clone(&self.plan), Arc::clone(&schema));
-            let (rows, used) = (batch.rows(), batch.blocks().to_vec());
+            let (rows, used, short) =
+                (batch.rows(), batch.blocks().to_vec(), self.is_short(&batch) && !encoder.compresses());
             let assemble = move || {
                 let records = plan.assemble(&batch, &blocks)?;
                 let records = records.with_schema(schema).map_err(|error| internal("a batch's schema", error))?;
@@ -108,13 +125,23 @@ impl Window {
                 Ok::<_, Error>((encoder, encoded))
             };
             let encoded;
-            (encoder, encoded) = self.service.blocking.run(Lane::Deliver, assemble).await?;
+            (encoder, encoded) =
+                if short { assemble()? } else { self.service.blocking.run(Lane::Deliver, assemble).await? };
             self.let_go(at, &used);
             if self.send(at, encoded, &out).await?.is_break() {
                 return Ok(());
             }
         }
         Ok(())
+    }
+
+    /// Whether a batch is put together where the read runs: it takes less than changing threads twice, or, of values
+    /// that are only copied, well below a millisecond.
+    fn is_short(&self, batch: &BatchPlan) -> bool {
+        let bytes_max = if self.copied { COPIED_HERE_BYTES_MAX } else { CONVERTED_HERE_BYTES_MAX };
+        let rows = batch.rows();
+        let bytes = self.plan.bytes().map(|all| all / self.plan.rows().max(1) * (rows.end - rows.start));
+        bytes.is_some_and(|bytes| bytes <= bytes_max)
     }
 
     /// Hands a batch to the client; breaks where there is none any more.

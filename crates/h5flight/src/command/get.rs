@@ -8,7 +8,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use futures::TryStreamExt;
 use h5flight_array::meta::product;
 use h5flight_proto::client::Client;
-use h5flight_proto::v1::{GetDataRequest, Layout, get_data_request};
+use h5flight_proto::v1::{Compression, GetDataRequest, Layout, get_data_request};
 use serde_json::{Value, json};
 
 use super::progress::rows_bar;
@@ -43,8 +43,32 @@ pub struct Args {
     /// Write the whole slice to a file: .arrow, .parquet, .csv or .npy; without it the first rows are shown
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// How what is sent is compressed: it pays on networks slower than about a gigabit a second
+    #[arg(long, value_enum, default_value_t = CompressionName::None)]
+    pub compression: CompressionName,
     #[command(flatten)]
     pub connection: ConnectionFlags,
+}
+
+/// Compressions by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum CompressionName {
+    /// Not at all
+    None,
+    /// LZ4 frames
+    Lz4,
+    /// Zstandard
+    Zstd,
+}
+
+impl CompressionName {
+    const fn compression(self) -> Compression {
+        match self {
+            Self::None => Compression::None,
+            Self::Lz4 => Compression::Lz4,
+            Self::Zstd => Compression::Zstd,
+        }
+    }
 }
 
 /// Layouts by name.
@@ -110,6 +134,7 @@ impl Args {
             part: self.selection.clone().map(get_data_request::Part::Selection),
             layout: self.layout.layout().into(),
             version: self.version,
+            compression: self.compression.compression().into(),
             ..GetDataRequest::default()
         })
     }
@@ -222,6 +247,7 @@ mod tests {
             layout: LayoutName::Tidy,
             version: 2,
             output: None,
+            compression: CompressionName::None,
             connection: ConnectionFlags::default(),
         }
     }
