@@ -18,8 +18,8 @@ help: ## this list
 setup: ## install what building and testing need
 	@scripts/setup.sh
 
-build: setup ## the debug binary
-	cargo build --package h5flight
+build: setup ## the debug binary, with places for the faults of tests
+	cargo build --package h5flight --features failpoints
 
 release: setup ## the release binary
 	cargo build --release --package h5flight

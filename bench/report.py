@@ -16,6 +16,8 @@ import pyarrow as pa
 
 from crew import Timing
 from load import Outcome
+from network import Wire
+from scale import Curves
 from workloads import TOLD, Finding, Result, markdown, p99
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
@@ -45,6 +47,8 @@ class Run:
 
     results: list[Result]
     load: Outcome
+    network: Wire
+    growth: Curves
     scale: float
     rounds: int
 
@@ -62,6 +66,8 @@ def write(path: Path, run: Run) -> None:
         TOLD_OF_SPEEDS,
         speeds(run.results),
         run.load.tables(),
+        run.network.tables(),
+        run.growth.tables(),
         files(run),
         machine(run),
     ]
@@ -89,7 +95,7 @@ def lines(result: Result) -> list[str]:
 
 def goals(run: Run) -> str:
     """Goals, and what came out."""
-    rows = [found for result in run.results for found in findings(result)] + run.load.findings
+    rows = [found for result in run.results for found in findings(result)] + run.load.findings + run.growth.findings
     cells = [[found.what, found.goal, found.measured, found.verdict] for found in rows]
     return markdown(["what", "goal", "measured", ""], cells)
 

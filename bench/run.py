@@ -18,12 +18,15 @@ import numpy as np
 import psutil
 
 import load
+import network
 import report
+import scale
 from data import Case, cases
 from peers import ROOT, Where, reader
 from stage import Scene, Stage
 from workloads import WORKLOADS, Result, Workload
 
+NETWORK_CASES = ("A", "B", "E")
 TOUCHED_BYTES_MAX = 12_000_000_000
 
 
@@ -41,7 +44,10 @@ def main() -> None:
     with Stage(options.data) as stage:
         results = [measure(w, known[w.case], paths[w.case], (stage, options.rounds)) for w in chosen]
     loads = load.run(paths[load.CASE]) if with_load else load.Outcome()
-    run = report.Run(results, loads, options.scale, options.rounds)
+    networks = [name for name in NETWORK_CASES if options.only in f"network {name}"]
+    seen = network.run({name: (known[name], known[name].write(options.data)) for name in networks})
+    growth = scale.run() if options.only in "scale" else scale.Curves()
+    run = report.Run(results, loads, seen, growth, options.scale, options.rounds)
     report.write(options.out, run)
     print("\n" + report.goals(run))
 
@@ -53,7 +59,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--scale", type=float, default=0.5, help="1 makes movies of 2.1 GB")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--data", type=Path, default=ROOT / "bench-data", help="folder of the files; kept")
-    parser.add_argument("--only", default="", help="workloads whose case or name contains this; 'load' is the last")
+    parser.add_argument(
+        "--only",
+        default="",
+        help="workloads whose case or name contains this; 'network', 'load' and 'scale' are the last",
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "performance.md")
     return parser.parse_args()
 

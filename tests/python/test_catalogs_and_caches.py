@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import threading
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -129,6 +131,38 @@ class Readers:
         """Wait until so many more reads are done."""
         goal = self.reads + reads
         until(lambda: self.reads >= goal, f"{reads} more reads", 120)
+
+
+@pytest.mark.parametrize("disk", ["slow", "in the page cache"])
+def test_redis_serves_a_replica_where_the_disk_is_slow_and_only_there(
+    start: Callable[..., Server], lab: Path, postgres: Postgres, cache: Redis, disk: str
+) -> None:
+    """Values that are stored as they are: nothing is faster than the page cache, and much is than a slow disk."""
+    values = np.arange(1 << 20, dtype="u2").reshape(1024, 1024)
+    with h5py.File(lab / "stored.h5", "w") as file:
+        file.create_dataset("stored", data=values, chunks=(256, 1024))
+    faults = {"FAILPOINTS": "file::read=sleep(100)"} if disk == "slow" else {}
+    held = redis.from_url(cache.url)
+    together = ["--redis-url", cache.url, "--database-url", postgres.database(f"replicas_{disk[0]}")]
+    tiers = []
+    for _ in range(2):
+        server = start({"lab": lab}, *together, environment=faults)
+        np.testing.assert_array_equal(register(server, "stored")["stored"][:], values)
+        if disk == "slow":
+            until(lambda: held.dbsize() == 4, "the blocks are in Redis; without places for faults (`make build`) never")
+        tiers.append(blocks_by_tier(server))
+    second = {"redis": 4} if disk == "slow" else {"file": 4}
+    assert (tiers, held.dbsize()) == ([{"file": 4}, second], 4 if disk == "slow" else 0)
+
+
+def blocks_by_tier(server: Server) -> dict[str, int]:
+    with urllib.request.urlopen(f"{server.http_url}/metrics", timeout=10) as page:
+        lines = page.read().decode().splitlines()
+    counted = re.compile(r'h5flight_blocks_total\{tier="(\w+)"\} (\d+)')
+    found = {
+        tier: int(count) for tier, count in (counted.match(line).groups() for line in lines if counted.match(line))
+    }
+    return {tier: count for tier, count in found.items() if count}
 
 
 def test_reads_go_on_while_redis_dies_and_comes_back(start: Callable[..., Server], lab: Path, cache: Redis) -> None:

@@ -11,6 +11,7 @@ pub mod cache;
 pub mod config;
 pub mod convert;
 pub mod error;
+pub(crate) mod faults;
 pub mod files;
 pub mod flight;
 pub mod grpc;

@@ -24,7 +24,7 @@ pub fn install() -> PrometheusHandle {
 fn describe() {
     describe_counter!("h5flight_calls_total", "Calls by method and outcome (ok or the stable reason).");
     describe_histogram!("h5flight_call_seconds", Unit::Seconds, "Duration of calls, to the last byte of a stream.");
-    describe_counter!("h5flight_sent_bytes_total", Unit::Bytes, "Decoded bytes sent in batches.");
+    describe_counter!("h5flight_sent_bytes_total", Unit::Bytes, "Bytes of batches as they were sent.");
     describe_counter!("h5flight_sent_rows_total", "Rows sent in batches.");
     describe_counter!(
         "h5flight_blocks_total",

@@ -51,6 +51,8 @@ const MESSAGE_BYTES_MAX: usize = 16 << 20;
 /// A message from the server: one row may be a whole frame.
 const ANSWER_BYTES_MAX: usize = i32::MAX as usize;
 /// Received bytes that may be under way per stream and per connection: an upload at 1 GB/s with 4 ms of round trip.
+/// Of 32 parts of the memory, those that keep decoded blocks.
+const CACHE_PARTS: u64 = 15;
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 /// A connection that does not answer this ping is gone.
@@ -272,8 +274,8 @@ async fn build(
     };
     let program = Service::worker_program();
     let program = program.map_err(|error| StartError::because("this program's own file cannot be found", error))?;
-    // Half of the memory keeps blocks and a quarter is for reads under way. The last quarter is the process itself, and
-    // what the allocator cannot give out: blocks of 10 MB leave holes.
+    // A little less than half of the memory keeps blocks and a quarter is for reads under way. The rest is the process
+    // itself, and what the allocator cannot give out: blocks of 10 MB leave holes.
     let units = u32::try_from(config.memory_bytes / 4 / MEMORY_UNIT_BYTES).unwrap_or(u32::MAX);
     let (batch_memory_units, read_memory_units) = ((units / 4).max(1), (units / 4 * 3).max(3));
     tracing::info!(
@@ -290,7 +292,7 @@ async fn build(
         blocking: Blocking::new(config.decode_threads),
         scratches: Scratches::default(),
         workers: Workers::new(program, &config),
-        memory: MemoryCache::new(config.memory_bytes / 2),
+        memory: MemoryCache::new(config.memory_bytes / 32 * CACHE_PARTS),
         redis,
         auth: Auth::new(Arc::clone(&catalog), config.insecure_anonymous),
         log,

@@ -14,5 +14,7 @@ mod settings;
 mod table;
 
 fn main() -> std::process::ExitCode {
+    #[cfg(feature = "failpoints")]
+    let _faults = fail::FailScenario::setup();
     cli::run(std::env::args_os())
 }

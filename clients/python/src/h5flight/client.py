@@ -41,7 +41,8 @@ def connect(
     tls_root_certs : bytes, optional
         PEM of the certificate authorities to trust in place of the system's.
     compression : {'lz4', 'zstd'}, optional
-        How what is read is compressed on the wire. It pays where the network is slower than about a gigabit a second.
+        How what is read is compressed on the wire. It pays below about 300 Mbit/s, for tables and
+        other repetitive values below 1 to 3 Gbit/s (docs/performance.md).
 
     Raises
     ------

@@ -30,10 +30,10 @@ use crate::blocking::turns::Share;
 use crate::cache::redis::RedisCache;
 use crate::cache::{Admission, BlockKey, Claim, Lookup, Waiter};
 use crate::error::{Error, Result};
-use crate::files;
 use crate::memory::{Growth, MEMORY_UNIT_BYTES, units};
 use crate::service::Service;
 use crate::worker::WorkerRead;
+use crate::{faults, files};
 
 /// Decoded bytes of a group of chunks that are read and decoded in one task: about a millisecond of work.
 const GROUP_BYTES: u64 = 1 << 20;
@@ -397,6 +397,7 @@ impl Fetcher {
         let read = move || {
             let source = Source { file: &file, array: &array, pipeline: pipeline.as_ref() };
             let began = Instant::now();
+            faults::pass("file::read")?;
             let decoded = service.scratches.with(|scratch| read_blocks(&source, &blocks, scratch, &stats))?;
             if let Some(redis) = &service.redis {
                 redis.worth.note(array.identity, blocks.len(), bytes, began.elapsed());

@@ -43,7 +43,7 @@ pub struct Args {
     /// Write the whole slice to a file: .arrow, .parquet, .csv or .npy; without it the first rows are shown
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// How what is sent is compressed: it pays on networks slower than about a gigabit a second
+    /// How what is sent is compressed: it pays on networks slower than about 300 Mbit/s
     #[arg(long, value_enum, default_value_t = CompressionName::None)]
     pub compression: CompressionName,
     #[command(flatten)]
