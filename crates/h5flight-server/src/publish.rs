@@ -203,6 +203,7 @@ fn publication(
         ingest_key: None,
         replace: wishes.replace,
         principal: wishes.principal.clone(),
+        expected: Vec::new(),
     };
     (publication, left_out)
 }
