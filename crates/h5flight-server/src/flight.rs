@@ -5,6 +5,7 @@
 //! JSON in, JSON out, the fields of the protobuf messages.
 
 mod get;
+mod history;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -56,6 +57,11 @@ const ACTIONS: &[(&str, &str)] = &[
     ("server-info", "{} -> version, catalogue, caches, totals"),
 ];
 
+/// All actions.
+fn actions() -> impl Iterator<Item = &'static (&'static str, &'static str)> {
+    ACTIONS.iter().chain(history::ACTIONS)
+}
+
 /// The service behind its Flight door.
 pub struct Flight {
     service: Arc<Service>,
@@ -87,7 +93,8 @@ impl Flight {
         let endpoints_max = message.endpoints_max.clamp(1, ENDPOINTS_MAX) as usize;
         let mut endpoints = Vec::new();
         for rows in planned.plan.split(endpoints_max) {
-            let mut pinned = GetDataRequest { version: planned.version.version, endpoints_max: 0, ..message.clone() };
+            let mut pinned = message.clone();
+            (pinned.version, pinned.at, pinned.endpoints_max) = (planned.version.version, None, 0);
             if endpoints_max > 1 {
                 pinned.rows = Some(v1::RowRange { start: rows.start, stop: rows.end });
             }
@@ -115,11 +122,15 @@ impl Flight {
     }
 
     async fn act(&self, call: &mut Call, metadata: &MetadataMap, action: &Action) -> Answer<Vec<Value>> {
-        let needed = if action.r#type == "register" { Role::Ingest } else { Role::Read };
+        let of_history = history::role(&action.r#type);
+        let needed = of_history.unwrap_or(if action.r#type == "register" { Role::Ingest } else { Role::Read });
         let principal = admit(&self.service, call, metadata, needed).await?;
         let asked = Asked::read(action)?;
         call.path(&asked.name());
         let service = &self.service;
+        if of_history.is_some() {
+            return Ok(vec![history::act(service, &principal, &action.r#type, asked).await?]);
+        }
         let page = asked.page();
         let Asked { animal, experiment, dataset, path, query, replace, .. } = asked;
         Ok(vec![match action.r#type.as_str() {
@@ -163,7 +174,7 @@ impl Flight {
                 return Ok(all);
             }
             other => {
-                let known: Vec<_> = ACTIONS.iter().map(|(name, _)| *name).collect();
+                let known: Vec<_> = actions().map(|(name, _)| *name).collect();
                 let message = format!("there is no action {other:?}; there are {}", known.join(", "));
                 return Err(Error::new(Reason::NotImplemented, message));
             }
@@ -183,6 +194,12 @@ struct Asked {
     replace: bool,
     page_size: u32,
     page_token: String,
+    at: history::AskedVersion,
+    from: history::AskedVersion,
+    to: history::AskedVersion,
+    tag: String,
+    r#move: bool,
+    expected_version: u64,
 }
 
 impl Asked {
@@ -302,7 +319,7 @@ impl FlightService for Flight {
         let describe = |(name, use_for): &(&str, &str)| {
             Ok(ActionType { r#type: (*name).to_owned(), description: (*use_for).to_owned() })
         };
-        Ok(Response::new(stream::iter(ACTIONS.iter().map(describe)).boxed()))
+        Ok(Response::new(stream::iter(actions().map(describe)).boxed()))
     }
 }
 

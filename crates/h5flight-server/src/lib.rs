@@ -14,6 +14,7 @@ pub mod error;
 pub mod files;
 pub mod flight;
 pub mod grpc;
+pub mod history;
 pub mod http;
 pub mod memory;
 pub mod metrics;
