@@ -97,6 +97,8 @@ def test_a_dataset_is_read_as_it_was(lab: Server, paths: tuple[Path, Path]) -> N
         assert_is(data, second)
         assert_is(data.at(1), first)
         assert_is(data.at(2), second)
+        assert (data.at(1).attrs["unit"], data.at(1).chunks, data.at(1).filters) == ("V", (10, 4), ())
+        assert (data.attrs["unit"], data.chunks, data.filters) == ("mV", (16, 4), ("deflate",))
         assert_is(data.at(as_of=newest.created), second)
         assert_is(data.at(as_of=newest.created - MICROSECOND), first)
         assert_is(data.at(as_of=oldest.created.isoformat()), first)

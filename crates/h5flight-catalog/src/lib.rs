@@ -130,6 +130,8 @@ pub trait Catalog: Send + Sync {
     async fn list_datasets(&self, animal: &str, experiment: &str, page: &Page) -> Result<Paged<DatasetSummary>>;
     /// One dataset or group with its attributes. `dataset` empty is the root group of the experiment.
     async fn describe(&self, path: &DatasetPath) -> Result<Description>;
+    /// A dataset as it was in the version with this id: its own facts and attributes; aliases are those of today.
+    async fn describe_version(&self, version_id: i64) -> Result<Description>;
     /// Animals, experiments and datasets whose names or attribute texts contain all words of `query`,
     /// case-insensitively; datasets ascending by animal, experiment, name.
     async fn search(&self, query: &str, page: &Page) -> Result<Paged<DatasetSummary>>;

@@ -361,18 +361,26 @@ pub(crate) fn rows_of(meta: &ArrayMeta) -> u64 {
     }
 }
 
+/// Summaries of the versions that `$versions` joins; without it of the current ones of all listed datasets.
 macro_rules! select_summaries {
     () => {
-        "SELECT n.name AS animal, e.name AS experiment, d.name AS dataset, v.number, CAST(a.meta AS TEXT) AS meta, \
-                v.rows, v.chunks, v.stored_bytes, a.problem_reason, a.problem_message \
-         FROM datasets d \
-         JOIN experiments e ON e.id = d.experiment_id \
-         JOIN animals n ON n.id = e.animal_id \
-         JOIN versions v ON v.id = d.current_version_id \
-         JOIN extents x ON x.version_id = v.id AND x.ordinal = 0 \
-         JOIN arrays a ON a.id = x.array_id \
-         JOIN objects o ON o.id = v.object_id \
-         WHERE d.withdrawn_by IS NULL "
+        concat!(
+            crate::rows::select_summaries!("JOIN versions v ON v.id = d.current_version_id "),
+            "WHERE d.withdrawn_by IS NULL "
+        )
+    };
+    ($versions:literal) => {
+        concat!(
+            "SELECT n.name AS animal, e.name AS experiment, d.name AS dataset, v.number, CAST(a.meta AS TEXT) AS meta, \
+                    v.rows, v.chunks, v.stored_bytes, a.problem_reason, a.problem_message \
+             FROM datasets d \
+             JOIN experiments e ON e.id = d.experiment_id \
+             JOIN animals n ON n.id = e.animal_id ",
+            $versions,
+            "JOIN extents x ON x.version_id = v.id AND x.ordinal = 0 \
+             JOIN arrays a ON a.id = x.array_id \
+             JOIN objects o ON o.id = v.object_id "
+        )
     };
 }
 pub(crate) use select_summaries;

@@ -49,7 +49,7 @@ const ACTIONS: &[(&str, &str)] = &[
     ("list-datasets", "{animal, experiment, page_size?, page_token?} -> {datasets, next_token}"),
     (
         "describe",
-        "{animal, experiment, path?} -> {path, kind, attributes, attribute_types, dataset, dims, children, aliases}",
+        "{animal, experiment, path?, at?} -> {path, kind, attributes, attribute_types, dataset, dims, children, aliases}",
     ),
     ("search", "{query, page_size?, page_token?} -> {datasets, next_token}"),
     ("list-chunks", "{animal, experiment, dataset, page_size?, page_token?} -> {chunks, next_token}"),
@@ -132,7 +132,7 @@ impl Flight {
             return Ok(vec![history::act(service, &principal, &action.r#type, asked).await?]);
         }
         let page = asked.page();
-        let Asked { animal, experiment, dataset, path, query, replace, .. } = asked;
+        let Asked { animal, experiment, dataset, path, query, replace, at, .. } = asked;
         Ok(vec![match action.r#type.as_str() {
             "list-animals" => {
                 let found = browse::animals(service, v1::ListAnimalsRequest { page }).await?;
@@ -149,9 +149,11 @@ impl Flight {
                 let datasets: Vec<_> = found.datasets.iter().map(as_json::dataset).collect();
                 json!({ "datasets": datasets, "next_token": found.next_token })
             }
-            "describe" => as_json::description(
-                &browse::describe(service, v1::DescribeRequest { animal, experiment, path }).await?,
-            ),
+            "describe" => {
+                let at = Some(at.selector()?);
+                let asked = v1::DescribeRequest { animal, experiment, path, at };
+                as_json::description(&browse::describe(service, asked).await?)
+            }
             "search" => {
                 let found = browse::search(service, v1::SearchRequest { query, page }).await?;
                 let datasets: Vec<_> = found.datasets.iter().map(as_json::dataset).collect();

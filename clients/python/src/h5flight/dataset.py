@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from . import selection as selections
 from . import wire
-from .arrays import Array, shape_of
+from .arrays import Array
 from .attributes import Attributes
 from .errors import H5FlightError, NotFoundError, SelectionError
 from .history import Difference, Time, Version, VersionAt, VersionName
@@ -74,7 +74,6 @@ class Dataset:
         self.name = dataset.strip("/")
         self._at = at or VersionAt.of(version, None, None)
         self._facts = facts
-        self._pinned_schema: pa.Schema | None = None
         self._details: Facts | None = None
 
     # What it is
@@ -87,9 +86,10 @@ class Dataset:
     def _describe_whole(self) -> Facts:
         """With what lists of datasets do not tell."""
         if self._details is None:
-            found = self.client._connection.ask(
-                "describe", animal=self.animal, experiment=self.experiment, path=self.name
-            )
+            asked: dict[str, Any] = {"animal": self.animal, "experiment": self.experiment, "path": self.name}
+            if not self._at.is_current:
+                asked["at"] = self._at.as_json()
+            found = self.client._connection.ask("describe", **asked)
             if not found.get("dataset"):
                 members = ", ".join(child["name"] for child in found.get("children", ())[:10])
                 kind = found.get("kind", "object").replace("_", " ")
@@ -104,19 +104,7 @@ class Dataset:
     @property
     def shape(self) -> tuple[int, ...]:
         """Elements by axis; ``()`` for a scalar."""
-        if self._at.is_current:
-            return tuple(self._describe().get("shape", ()))
-        return shape_of(self._schema())
-
-    def _schema(self) -> pa.Schema:
-        """A description is of the current version; the schema of a read is of the one that is asked for."""
-        if self._pinned_schema is None:
-            self._pinned_schema = self.client._connection.schema(self._request(None))
-        return self._pinned_schema
-
-    def _told(self, key: str) -> str:
-        found: bytes = (self._schema().metadata or {}).get(key.encode(), b"")
-        return found.decode()
+        return tuple(self._describe().get("shape", ()))
 
     def at(self, version: int | None = None, *, as_of: Time | None = None, tag: str | None = None) -> Dataset:
         """Give the same dataset as it was.
@@ -141,7 +129,7 @@ class Dataset:
     @property
     def dtype(self) -> np.dtype[Any]:
         """Type of the elements, native byte order; object where they have no fixed size in numpy."""
-        return dtype_of(self._describe().get("dtype", "") if self._at.is_current else self._told("h5flight.dtype"))
+        return dtype_of(self._describe().get("dtype", ""))
 
     @property
     def ndim(self) -> int:
@@ -177,9 +165,7 @@ class Dataset:
     @property
     def version(self) -> int:
         """Version that is read: the one asked for, or the newest when this was looked up."""
-        if self._at.is_current:
-            return int(self._describe().get("version", 0))
-        return self._at.version or int(self._told("h5flight.version") or 0)
+        return self._at.version or int(self._describe().get("version", 0))
 
     @property
     def attrs(self) -> Attributes:

@@ -85,6 +85,10 @@ impl Catalog for Store {
         browse::describe(self, path).await
     }
 
+    async fn describe_version(&self, version_id: i64) -> Result<Description> {
+        browse::describe_version(self, version_id).await
+    }
+
     async fn search(&self, query: &str, page: &Page) -> Result<Paged<DatasetSummary>> {
         browse::search(self, query, page).await
     }

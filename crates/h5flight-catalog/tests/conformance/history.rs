@@ -149,6 +149,12 @@ pub async fn a_rollback_is_a_new_version_with_the_old_extents(world: &World) {
     let described = world.second.describe(&at()).await.unwrap();
     assert_eq!((described.attributes["chunks"].as_u64(), described.dataset.unwrap().version), (Some(1), 3));
     assert_eq!(world.second.resolve(&at(), VersionSelector::Number(2)).await.unwrap().version_id, second.version_id);
+    // An old version is described as it was.
+    let described = world.second.describe_version(second.version_id).await.unwrap();
+    assert_eq!((&described.path, described.attributes["chunks"].as_u64()), (&at(), Some(2)));
+    let summary = described.dataset.expect("it is a dataset");
+    assert_eq!((summary.version, summary.meta.shape(), summary.chunks), (2, [20].as_slice(), 2));
+    assert!(is_missing_version(&world.second.describe_version(9_999).await.unwrap_err().kind));
     // It is what it was already; and from there any version, also the one before.
     for same in [1, 3] {
         let again = world.first.roll_back(&rollback(same, Some(3))).await.unwrap();

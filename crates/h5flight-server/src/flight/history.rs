@@ -44,7 +44,11 @@ pub struct AskedVersion {
 }
 
 impl AskedVersion {
-    fn selector(&self) -> Answer<v1::VersionSelector> {
+    /// The same on the wire.
+    ///
+    /// # Errors
+    /// `bad_request` for more than one name, or a time that is none.
+    pub fn selector(&self) -> Answer<v1::VersionSelector> {
         let kind = match (self.version, &self.as_of, &self.tag) {
             (None, None, None) => None,
             (Some(version), None, None) => Some(Kind::Version(version)),
