@@ -145,6 +145,28 @@ def test_an_upload_is_there_when_it_is_answered_and_again_changes_nothing(
     assert again.content == answer.content
 
 
+def test_an_upload_that_is_based_on_an_older_version_loses(stub: object, contract: SimpleNamespace) -> None:
+    def based_on(version: int) -> list[object]:
+        names = {"animal": "up", "experiment": "based", "dataset": "data"}
+        return [contract.data.ExpectedVersion(**names, version=version)]
+
+    header = {"experiment": "based", "replace": True}
+    assert not stub.Ingest(upload(contract, made_file(1), **header, expected=based_on(0))).publication.already
+    stub.Ingest(upload(contract, made_file(2), **header, expected=based_on(1)))
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Ingest(upload(contract, made_file(3), **header, expected=based_on(1)))
+    assert caught.value.code() == grpc.StatusCode.ABORTED
+    status = status_pb2.Status.FromString(dict(caught.value.trailing_metadata())["grpc-status-details-bin"])
+    info = error_details_pb2.ErrorInfo()
+    assert any(detail.Unpack(info) for detail in status.details)
+    won = {"dataset": "up/based/data", "expected_version": "1", "current_version": "2"}
+    assert (info.reason, dict(info.metadata)) == ("conflict", won)
+    assert "version 2" in caught.value.details()
+    asked = {"animal": "up", "experiment": "based", "dataset": "data"}
+    versions = stub.ListVersions(contract.data.ListVersionsRequest(**asked)).versions
+    assert [version.version for version in versions] == [2, 1]
+
+
 @pytest.mark.parametrize(
     ("content", "header", "reason"),
     [

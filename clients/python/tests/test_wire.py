@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from h5flight import selection, wire
+from h5flight.history import VersionAt
 
 CASES = [
     (),
@@ -102,6 +103,30 @@ def test_a_text_selection_and_the_any_around_it_are_understood(contract: SimpleN
     assert request.layout == contract.data.LAYOUT_TENSOR
 
 
+@pytest.mark.parametrize(
+    "said", [{}, {"as_of": "1970-01-01T00:00:00Z"}, {"as_of": "1969-12-31T23:59:59.999999Z"}, {"tag": "paper-2026"}]
+)
+def test_a_version_is_named_as_generated_code_would(contract: SimpleNamespace, said: dict[str, str]) -> None:
+    at = VersionAt.of(None, said.get("as_of"), said.get("tag"))
+    request = wire.GetData("a", "e", "d", batch_bytes=1, as_of_us=at.as_of_us, tag=at.tag)
+    expected = contract.data.GetDataRequest(animal="a", experiment="e", dataset="d", layout=1, batch_bytes=1)
+    if at.as_of_us is not None:
+        expected.at.as_of_us = at.as_of_us
+    if at.tag:
+        expected.at.tag = at.tag
+    assert request.encode() == expected.SerializeToString()
+
+
+def test_a_version_has_one_name_and_a_time_a_zone() -> None:
+    for said in [(1, None, "x"), (0, None, None), (None, None, ""), (None, "2026-05-01T12:00:00", None)]:
+        with pytest.raises(ValueError, match=r"version|tag|zone"):
+            VersionAt.of(*said)
+    assert VersionAt.named("paper").as_json() == {"tag": "paper"}
+    assert VersionAt.named(3).as_json() == {"version": 3}
+    assert VersionAt.named("2026-05-01T12:00:00+02:00").as_json() == {"as_of": "2026-05-01T10:00:00.000000+00:00"}
+    assert VersionAt().as_json() == {}
+
+
 def test_random_batch_metadata_is_read_as_it_was_written(contract: SimpleNamespace) -> None:
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
@@ -121,7 +146,7 @@ def test_a_status_gives_code_message_and_reason_and_damaged_ones_are_errors() ->
     other = any_pb2.Any()
     other.Pack(error_details_pb2.ErrorInfo(reason="not_ours", domain="elsewhere"))
     message = status_pb2.Status(code=9, message="it changed", details=[info, other]).SerializeToString()
-    assert wire.status(message) == wire.Status(9, "it changed", "file_changed")
+    assert wire.status(message) == wire.Status(9, "it changed", "file_changed", {"a": "b"})
     for cut in range(1, len(message)):
         try:
             wire.status(message[:cut])

@@ -57,7 +57,7 @@ reasons! {
     ExperimentNotFound = "experiment_not_found",
     /// No dataset of this name.
     DatasetNotFound = "dataset_not_found",
-    /// No version of this number.
+    /// No version of this number or tag, or none at that time.
     VersionNotFound = "version_not_found",
     /// No file of this name below the root.
     FileNotFound = "file_not_found",
@@ -85,6 +85,8 @@ reasons! {
     OpenForWriting = "open_for_writing",
     /// The dataset is already served from another file.
     DatasetExists = "dataset_exists",
+    /// The tag is at another version already; it moves when that is asked for.
+    TagExists = "tag_exists",
     /// An upload's bytes are not the ones announced.
     UploadMismatch = "upload_mismatch",
     /// The upload is larger than the server takes.

@@ -19,6 +19,10 @@ pub enum ErrorKind {
     DatasetExists,
     /// Another publication won.
     Conflict,
+    /// Another publication won, and this is its version.
+    VersionConflict(VersionConflict),
+    /// The tag is another version's.
+    TagExists,
     /// The database does not answer; worth a retry.
     Unavailable,
     /// No space is left where the database is.
@@ -29,6 +33,17 @@ pub enum ErrorKind {
     Damaged,
     /// Any other failure of the database.
     Database,
+}
+
+/// What a publication was based on, and what it found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VersionConflict {
+    /// The dataset, as "animal/experiment/dataset".
+    pub dataset: String,
+    /// Number of the version that the publication was based on; 0 when there was none.
+    pub expected: u64,
+    /// Number of the version that won; 0 when there is none.
+    pub current: u64,
 }
 
 /// Level of the hierarchy.
@@ -61,6 +76,16 @@ impl Error {
     /// An error without an inner cause.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), source: None }
+    }
+
+    /// [`ErrorKind::VersionConflict`].
+    pub fn version_conflict(dataset: impl std::fmt::Display, expected: u64, current: u64) -> Self {
+        let dataset = dataset.to_string();
+        let message = match current {
+            0 => format!("dataset \"{dataset}\" has no version yet, expected was {expected}"),
+            _ => format!("version {current} of dataset \"{dataset}\" was published first, expected was {expected}"),
+        };
+        Self::new(ErrorKind::VersionConflict(VersionConflict { dataset, expected, current }), message)
     }
 
     /// [`ErrorKind::Invalid`].

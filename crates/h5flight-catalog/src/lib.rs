@@ -67,8 +67,15 @@ pub trait Catalog: Send + Sync {
     async fn resolve(&self, path: &DatasetPath, version: VersionSelector) -> Result<ResolvedVersion>;
     /// The same by the id that a ticket pins.
     async fn resolve_version(&self, version_id: i64) -> Result<ResolvedVersion>;
-    /// The number of the newest version, with its id: one small statement, for checking what is kept in memory.
-    async fn current_version(&self, path: &DatasetPath) -> Result<(i64, u64)>;
+    /// Id and number of a version: one small statement, for checking what is kept in memory.
+    ///
+    /// # Errors
+    /// As [`Catalog::resolve`]; before the first version its time is told.
+    async fn find_version(&self, path: &DatasetPath, version: &VersionSelector) -> Result<(i64, u64)>;
+    /// The same of the newest version.
+    async fn current_version(&self, path: &DatasetPath) -> Result<(i64, u64)> {
+        self.find_version(path, &VersionSelector::Current).await
+    }
 
     // publish: how files come in
 
@@ -85,10 +92,33 @@ pub trait Catalog: Send + Sync {
     /// the same `source_name`) gets the next version. From another file it is refused unless `replace`.
     ///
     /// # Errors
-    /// [`ErrorKind::DatasetExists`] naming the dataset; [`ErrorKind::Conflict`] when another publication won.
+    /// [`ErrorKind::DatasetExists`] naming the dataset; [`ErrorKind::Conflict`] when another publication won, and
+    /// [`ErrorKind::VersionConflict`] when it is not based on what it expected.
     async fn publish(&self, publication: &Publication) -> Result<Published>;
     /// Marks a file as unreadable, with its stable reason: reads of it are refused until it is registered anew.
     async fn quarantine(&self, file_id: i64, reason: &str, message: &str) -> Result<()>;
+
+    // history: what a dataset was
+
+    /// The versions of a dataset, the newest first; also those of one that is no longer in its file.
+    async fn list_versions(&self, path: &DatasetPath, page: &Page) -> Result<Paged<VersionSummary>>;
+    /// Publishes the extents of an older version as the newest one. Nothing of the history changes; a dataset that is
+    /// no longer in its file is listed again.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::VersionConflict`] when another version is the newest than was expected.
+    async fn roll_back(&self, rollback: &Rollback) -> Result<RolledBack>;
+    /// Gives versions a name: one dataset's, or those of all listed datasets of an experiment, all or none.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::Invalid`] for a bad name; [`ErrorKind::TagExists`] when another version has
+    /// the tag and it is not to be moved.
+    async fn set_tag(&self, tag: &NewTag) -> Result<Tagged>;
+    /// Removes a tag from one dataset or from all of an experiment.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] when nothing has it.
+    async fn delete_tag(&self, of: &TagScope, name: &str) -> Result<Tagged>;
 
     // browse: what people look at
 
@@ -100,6 +130,8 @@ pub trait Catalog: Send + Sync {
     async fn list_datasets(&self, animal: &str, experiment: &str, page: &Page) -> Result<Paged<DatasetSummary>>;
     /// One dataset or group with its attributes. `dataset` empty is the root group of the experiment.
     async fn describe(&self, path: &DatasetPath) -> Result<Description>;
+    /// A dataset as it was in the version with this id: its own facts and attributes; aliases are those of today.
+    async fn describe_version(&self, version_id: i64) -> Result<Description>;
     /// Animals, experiments and datasets whose names or attribute texts contain all words of `query`,
     /// case-insensitively; datasets ascending by animal, experiment, name.
     async fn search(&self, query: &str, page: &Page) -> Result<Paged<DatasetSummary>>;

@@ -10,6 +10,10 @@ use serde_json::{Map, Value};
 use std::collections::HashSet;
 use std::sync::Arc;
 
+mod history;
+
+pub use history::*;
+
 /// How a catalogue is opened.
 #[derive(Clone, Debug)]
 pub struct OpenOptions {
@@ -40,15 +44,6 @@ impl std::fmt::Display for DatasetPath {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}/{}/{}", self.animal, self.experiment, self.dataset)
     }
-}
-
-/// Which version of a dataset.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum VersionSelector {
-    /// The newest one.
-    Current,
-    /// The one with this number, counted from 1.
-    Number(u64),
 }
 
 /// Where a file is.
@@ -287,6 +282,8 @@ pub struct Publication {
     pub replace: bool,
     /// Who publishes; empty for anonymous.
     pub principal: String,
+    /// What it was based on; empty when it does not matter.
+    pub expected: Vec<ExpectedVersion>,
 }
 
 /// What a publication made.
@@ -415,7 +412,7 @@ pub struct Counts {
 pub enum Role {
     /// List and read.
     Read,
-    /// Upload and register.
+    /// Upload and register, tag versions and roll back.
     Ingest,
     /// Everything.
     Admin,

@@ -21,12 +21,18 @@ mod browse;
 #[path = "portable/catalog.rs"]
 mod catalog;
 mod dialect;
+#[path = "portable/find.rs"]
+mod find;
+#[path = "portable/history.rs"]
+mod history;
 #[path = "portable/publish.rs"]
 mod publish;
 #[path = "portable/resolve.rs"]
 mod resolve;
 #[path = "portable/sources.rs"]
 mod sources;
+#[path = "portable/tags.rs"]
+mod tags;
 
 /// What the portable modules see.
 type Db = Postgres;

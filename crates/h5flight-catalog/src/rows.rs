@@ -35,6 +35,19 @@ pub(crate) fn now() -> DateTime<Utc> {
     Utc::now().trunc_subsecs(6)
 }
 
+/// A time that both databases hold and compare: to the microsecond, within the years of four digits.
+pub(crate) fn storable_time(at: DateTime<Utc>) -> DateTime<Utc> {
+    const SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
+    let bounded = at.timestamp().clamp(*SECONDS.start(), *SECONDS.end());
+    let at = if bounded == at.timestamp() { at } else { DateTime::from_timestamp(bounded, 0).unwrap_or(at) };
+    at.trunc_subsecs(6)
+}
+
+/// Identities of arrays.
+pub(crate) fn identities(rows: Vec<Vec<u8>>) -> Result<Vec<[u8; 16]>> {
+    rows.into_iter().map(|identity| identity.try_into().map_err(|_| damaged("an identity"))).collect()
+}
+
 /// An object of attributes.
 pub(crate) fn attributes(json: &str) -> Result<Map<String, Value>> {
     serde_json::from_str(json).map_err(|error| damaged("attributes are not a JSON object").with_source(error))
@@ -348,18 +361,26 @@ pub(crate) fn rows_of(meta: &ArrayMeta) -> u64 {
     }
 }
 
+/// Summaries of the versions that `$versions` joins; without it of the current ones of all listed datasets.
 macro_rules! select_summaries {
     () => {
-        "SELECT n.name AS animal, e.name AS experiment, d.name AS dataset, v.number, CAST(a.meta AS TEXT) AS meta, \
-                v.rows, v.chunks, v.stored_bytes, a.problem_reason, a.problem_message \
-         FROM datasets d \
-         JOIN experiments e ON e.id = d.experiment_id \
-         JOIN animals n ON n.id = e.animal_id \
-         JOIN versions v ON v.id = d.current_version_id \
-         JOIN extents x ON x.version_id = v.id AND x.ordinal = 0 \
-         JOIN arrays a ON a.id = x.array_id \
-         JOIN objects o ON o.id = v.object_id \
-         WHERE d.withdrawn_by IS NULL "
+        concat!(
+            crate::rows::select_summaries!("JOIN versions v ON v.id = d.current_version_id "),
+            "WHERE d.withdrawn_by IS NULL "
+        )
+    };
+    ($versions:literal) => {
+        concat!(
+            "SELECT n.name AS animal, e.name AS experiment, d.name AS dataset, v.number, CAST(a.meta AS TEXT) AS meta, \
+                    v.rows, v.chunks, v.stored_bytes, a.problem_reason, a.problem_message \
+             FROM datasets d \
+             JOIN experiments e ON e.id = d.experiment_id \
+             JOIN animals n ON n.id = e.animal_id ",
+            $versions,
+            "JOIN extents x ON x.version_id = v.id AND x.ordinal = 0 \
+             JOIN arrays a ON a.id = x.array_id \
+             JOIN objects o ON o.id = v.object_id "
+        )
     };
 }
 pub(crate) use select_summaries;
@@ -381,18 +402,63 @@ pub(crate) struct SummaryRow {
 
 impl SummaryRow {
     pub(crate) fn summary(self) -> Result<DatasetSummary> {
-        let mut meta = meta(&self.meta)?;
-        if let Space::Simple { shape } = &mut meta.space
-            && let Some(first) = shape.first_mut()
-        {
-            *first = unsigned("a number of rows", self.rows)?;
-        }
+        let meta = meta_of_rows(&self.meta, self.rows)?;
         Ok(DatasetSummary {
             path: DatasetPath { animal: self.animal, experiment: self.experiment, dataset: self.dataset },
             version: unsigned("the number of a version", self.number)?,
             meta,
             chunks: unsigned("a number of chunks", self.chunks)?,
             stored_bytes: unsigned("a number of bytes", self.stored_bytes)?,
+            problem: problem(self.problem_reason, self.problem_message),
+        })
+    }
+}
+
+/// Facts of the first array of a version of so many rows.
+fn meta_of_rows(json: &str, rows: i64) -> Result<ArrayMeta> {
+    let mut meta = meta(json)?;
+    if let Space::Simple { shape } = &mut meta.space
+        && let Some(first) = shape.first_mut()
+    {
+        *first = unsigned("a number of rows", rows)?;
+    }
+    Ok(meta)
+}
+
+/// A version in a history.
+#[derive(FromRow)]
+pub(crate) struct VersionSummaryRow {
+    number: i64,
+    created_at: DateTime<Utc>,
+    principal: String,
+    meta: String,
+    rows: i64,
+    chunks: i64,
+    stored_bytes: i64,
+    restored_number: Option<i64>,
+    file_kind: String,
+    source_name: String,
+    problem_reason: Option<String>,
+    problem_message: Option<String>,
+    extents: i64,
+}
+
+impl VersionSummaryRow {
+    /// With its tags taken out of those of all versions.
+    pub(crate) fn summary(self, tags: &mut HashMap<i64, Vec<String>>) -> Result<VersionSummary> {
+        let restored = self.restored_number.map(|number| unsigned("the number of a version", number));
+        Ok(VersionSummary {
+            number: unsigned("the number of a version", self.number)?,
+            created_at: self.created_at,
+            principal: self.principal,
+            meta: meta_of_rows(&self.meta, self.rows)?,
+            extents: unsigned("a number of extents", self.extents)?,
+            chunks: unsigned("a number of chunks", self.chunks)?,
+            stored_bytes: unsigned("a number of bytes", self.stored_bytes)?,
+            source_name: self.source_name,
+            managed: self.file_kind == "managed",
+            restored: restored.transpose()?,
+            tags: tags.remove(&self.number).unwrap_or_default(),
             problem: problem(self.problem_reason, self.problem_message),
         })
     }

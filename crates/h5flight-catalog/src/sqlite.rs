@@ -23,12 +23,18 @@ mod browse;
 #[path = "portable/catalog.rs"]
 mod catalog;
 mod dialect;
+#[path = "portable/find.rs"]
+mod find;
+#[path = "portable/history.rs"]
+mod history;
 #[path = "portable/publish.rs"]
 mod publish;
 #[path = "portable/resolve.rs"]
 mod resolve;
 #[path = "portable/sources.rs"]
 mod sources;
+#[path = "portable/tags.rs"]
+mod tags;
 
 /// What the portable modules see.
 type Db = Sqlite;
@@ -141,6 +147,7 @@ fn meaning(error: &dyn DatabaseError) -> Meaning {
             "datasets.experiment_id, datasets.name" => "datasets_experiment_name_key",
             "versions.dataset_id, versions.number" => "versions_dataset_number_key",
             "links.file_id, links.experiment_id, links.path" => "links_file_experiment_path_key",
+            "tags.dataset_id, tags.name" => "tags_dataset_name_key",
             "ingests.key" => "ingests_pkey",
             "tokens.prefix" => "tokens_prefix_key",
             other => other,

@@ -66,6 +66,12 @@ impl<'p> Staged<'p> {
             turns.next().await;
             staged.add_link(link)?;
         }
+        for ExpectedVersion { path, .. } in &publication.expected {
+            // Only the experiments of a publication are locked while it is checked.
+            if !staged.experiments.contains(&(path.animal.as_str(), path.experiment.as_str())) {
+                return Err(Error::invalid(format!("a version of \"{path}\" is expected, which is not published to")));
+            }
+        }
         Ok(staged)
     }
 

@@ -14,6 +14,8 @@ pub(crate) const PATH_BYTES_MAX: usize = 2048;
 pub(crate) const LONG_PATH_BYTES_MAX: usize = 4096;
 /// Facts of an experiment; names under which files came.
 pub(crate) const FACT_BYTES_MAX: usize = 1024;
+/// Tags of versions.
+pub(crate) const TAG_BYTES_MAX: usize = 64;
 /// Messages.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 4096;
 /// Text by which an object is found.
@@ -35,6 +37,22 @@ pub(crate) fn name<'a>(what: &str, name: &'a str, bytes_max: usize) -> Result<&'
         return Err(Error::invalid(format!("the {what} {name:?} contains NUL")));
     }
     Ok(name)
+}
+
+/// `tag` unchanged, if it is one. It begins with a letter, so that neither a number nor a time is one.
+///
+/// # Errors
+/// [`crate::ErrorKind::Invalid`], saying what a tag is.
+pub(crate) fn tag(tag: &str) -> Result<&str> {
+    let begins = tag.starts_with(|first: char| first.is_ascii_alphabetic());
+    let goes_on = tag.chars().all(|one| one.is_ascii_alphanumeric() || matches!(one, '.' | '_' | '-'));
+    if begins && goes_on && tag.len() <= TAG_BYTES_MAX {
+        return Ok(tag);
+    }
+    let shown = cut(tag, TAG_BYTES_MAX);
+    Err(Error::invalid(format!(
+        "{shown:?} is no tag: a letter, then letters, digits, \".\", \"_\" and \"-\", at most {TAG_BYTES_MAX} bytes"
+    )))
 }
 
 /// Words for people: cut to `bytes_max`, NUL shown as U+FFFD.
@@ -64,6 +82,16 @@ mod tests {
         assert_eq!(words("a\0b", 99), "a\u{FFFD}b");
         assert_eq!(cut("abc", 99), "abc");
         assert_eq!(cut("ä", 1), "");
+    }
+
+    #[test]
+    fn a_tag_is_neither_a_number_nor_a_time_nor_anything_that_needs_quotes() {
+        for good in ["paper-2026", "a", "V1.0_final", &"x".repeat(64)] {
+            assert_eq!(tag(good).unwrap(), good);
+        }
+        for bad in ["", "1", "2026-05-01T00:00:00Z", "-a", "a b", "a/b", "ä", "a\0", &"x".repeat(65)] {
+            assert!(tag(bad).unwrap_err().message.contains("is no tag"), "{bad:?}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod conformance {
     pub mod access;
     pub mod browse;
     pub mod concurrency;
+    pub mod history;
     pub mod publish;
     pub mod resolve;
     pub mod sources;
@@ -20,7 +21,7 @@ use std::pin::Pin;
 use std::time::Instant;
 
 use conformance::world::{Raw, World};
-use conformance::{access, browse, concurrency, publish, resolve, sources};
+use conformance::{access, browse, concurrency, history, publish, resolve, sources};
 use h5flight_catalog::model::{DatasetPath, OpenOptions, VersionSelector};
 use h5flight_catalog::{ErrorKind, open};
 
@@ -52,6 +53,13 @@ const CASES: &[Case] = cases![
     resolve::links_that_lead_nowhere_are_not_found_and_those_that_leave_are_refused,
     resolve::damaged_rows_are_damage_and_nothing_else,
     resolve::versions_of_many_extents_are_joined,
+    history::a_time_means_the_version_that_was_current_then,
+    history::times_with_and_without_fractions_are_compared_as_times,
+    history::a_history_is_listed_newest_first_with_who_and_what,
+    history::a_rollback_is_a_new_version_with_the_old_extents,
+    history::a_dataset_that_its_file_lost_comes_back_by_a_rollback,
+    history::tags_stay_until_they_are_moved,
+    history::of_two_publications_based_on_the_same_version_one_wins,
     browse::lists_are_whole_in_pages_of_any_size,
     browse::a_description_has_children_links_and_aliases,
     browse::groups_of_several_files_are_one,

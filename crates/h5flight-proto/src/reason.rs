@@ -11,7 +11,18 @@ pub const DOMAIN: &str = "h5flight";
 
 /// A status with its reason, and for `busy` and other passing states the advice to retry.
 pub fn status(code: Code, reason: &str, message: impl Into<String>, retry_after: Option<Duration>) -> Status {
-    let mut details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new());
+    status_with(code, reason, message, retry_after, HashMap::new())
+}
+
+/// The same with facts for programs, `metadata` of the ErrorInfo.
+pub fn status_with(
+    code: Code,
+    reason: &str,
+    message: impl Into<String>,
+    retry_after: Option<Duration>,
+    metadata: HashMap<String, String>,
+) -> Status {
+    let mut details = ErrorDetails::with_error_info(reason, DOMAIN, metadata);
     if let Some(delay) = retry_after {
         details.set_retry_info(Some(delay));
     }

@@ -49,13 +49,20 @@ pub async fn datasets(service: &Service, request: v1::ListDatasetsRequest) -> Re
     Ok(v1::ListDatasetsResponse { datasets, next_token: found.next })
 }
 
-/// One object.
+/// One object, or one version of a dataset.
 ///
 /// # Errors
-/// Also `dataset_not_found`.
+/// Also `dataset_not_found`, `version_not_found`.
 pub async fn describe(service: &Service, request: v1::DescribeRequest) -> Result<v1::DescribeResponse> {
     let path = convert::object_path(&request.animal, &request.experiment, &request.path)?;
-    Ok(convert::description(service.catalog.describe(&path).await?))
+    let described = match convert::version_selector(request.at.as_ref())? {
+        VersionSelector::Current => service.catalog.describe(&path).await?,
+        older => {
+            let (version_id, _) = service.catalog.find_version(&path, &older).await?;
+            service.catalog.describe_version(version_id).await?
+        }
+    };
+    Ok(convert::description(described))
 }
 
 /// Datasets that match words.

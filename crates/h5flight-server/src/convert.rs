@@ -3,7 +3,10 @@
 //! No decisions and no I/O live here. Numbers and names from the wire are checked here, so that the inside never sees one
 //! that means nothing.
 
+pub mod history;
+
 use arrow::ipc::CompressionType;
+use chrono::DateTime;
 use h5flight_array::Reason;
 use h5flight_array::batch::numpy_type;
 use h5flight_array::inspect::{LinkKind, ObjectKind};
@@ -14,7 +17,7 @@ use h5flight_catalog::model::{
     AnimalSummary, ChildKind, DatasetPath, DatasetSummary, Description, Dimension, ExperimentSummary, Page, Published,
     VersionSelector,
 };
-use h5flight_proto::v1::{self, axis_selection, get_data_request, selection as selection_parts};
+use h5flight_proto::v1::{self, axis_selection, get_data_request, selection as selection_parts, version_selector};
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
@@ -65,9 +68,10 @@ pub fn read_request(request: &v1::GetDataRequest) -> Result<ReadRequest> {
         Some(v1::RowRange { start, stop }) if start <= stop => Some(*start..*stop),
         Some(v1::RowRange { start, stop }) => return Err(bad_request(format!("rows {start} to {stop}"))),
     };
-    let version = match request.version {
-        0 => VersionSelector::Current,
-        number => VersionSelector::Number(number),
+    let version = match (&request.at, request.version) {
+        (at, 0) => version_selector(at.as_ref())?,
+        (None, number) => VersionSelector::Number(number),
+        (Some(_), number) => return Err(bad_request(format!("version {number} and another one are named"))),
     };
     let batch_bytes = match request.batch_bytes {
         0 => None,
@@ -80,6 +84,25 @@ pub fn read_request(request: &v1::GetDataRequest) -> Result<ReadRequest> {
         Err(_) => return Err(bad_request(format!("compression {} does not exist", request.compression))),
     };
     Ok(ReadRequest { path, version, selection, layout, strings, rows, batch_bytes, compression })
+}
+
+/// Which version is meant; the current one where nothing is said.
+///
+/// # Errors
+/// `bad_request` for a time that no calendar has, or a tag that is none.
+pub fn version_selector(selector: Option<&v1::VersionSelector>) -> Result<VersionSelector> {
+    Ok(match selector.and_then(|selector| selector.kind.as_ref()) {
+        None | Some(version_selector::Kind::Version(0)) => VersionSelector::Current,
+        Some(version_selector::Kind::Version(number)) => VersionSelector::Number(*number),
+        Some(version_selector::Kind::AsOfUs(micros)) => match DateTime::from_timestamp_micros(*micros) {
+            Some(at) => VersionSelector::AsOf(at),
+            None => return Err(bad_request(format!("{micros} microseconds since 1970 are no time"))),
+        },
+        Some(version_selector::Kind::Tag(tag)) if tag.is_empty() || tag.len() > NAME_BYTES_MAX => {
+            return Err(bad_request(format!("a tag of {} bytes", tag.len())));
+        }
+        Some(version_selector::Kind::Tag(tag)) => VersionSelector::Tag(tag.clone()),
+    })
 }
 
 /// A dataset's name of three parts; slashes around the dataset are ignored.
@@ -188,7 +211,7 @@ fn flags(mask: &v1::Mask) -> Result<Vec<bool>> {
 }
 
 /// Words for a filter: numpy users know them by these.
-fn filter_name(filter: &Filter) -> String {
+pub fn filter_name(filter: &Filter) -> String {
     match filter.id {
         1 => "deflate".into(),
         2 => "shuffle".into(),
@@ -248,7 +271,8 @@ pub fn dataset(found: DatasetSummary) -> v1::Dataset {
     }
 }
 
-fn dtype(meta: &ArrayMeta) -> String {
+/// numpy's name of the elements, or what the file calls them.
+pub fn dtype(meta: &ArrayMeta) -> String {
     if meta.type_note.is_empty() { numpy_type(&meta.element) } else { meta.type_note.clone() }
 }
 

@@ -3,6 +3,7 @@
 //! Clients see the message, the code and the stable reason; never SQL, never a path of the server. The chain of causes
 //! is logged once, where the call ends.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use h5flight_array::{Error as ArrayError, Reason};
@@ -45,7 +46,8 @@ impl Error {
                 ErrorKind::NotFound { level: Level::Version, .. } => Reason::VersionNotFound,
                 ErrorKind::Refused(text) => Reason::from_text(text).unwrap_or(Reason::Internal),
                 ErrorKind::DatasetExists => Reason::DatasetExists,
-                ErrorKind::Conflict => Reason::Conflict,
+                ErrorKind::Conflict | ErrorKind::VersionConflict(_) => Reason::Conflict,
+                ErrorKind::TagExists => Reason::TagExists,
                 ErrorKind::Unavailable => Reason::CatalogUnavailable,
                 ErrorKind::Full => Reason::DiskFull,
                 ErrorKind::Invalid => Reason::BadRequest,
@@ -77,7 +79,20 @@ impl Error {
             Reason::Internal => "the server made a mistake; its log has the details".to_owned(),
             _ => self.to_string(),
         };
-        h5flight_proto::reason::status(code(reason), reason.as_str(), message, retry)
+        h5flight_proto::reason::status_with(code(reason), reason.as_str(), message, retry, self.facts())
+    }
+
+    /// What programs are told beside the reason.
+    fn facts(&self) -> HashMap<String, String> {
+        let Self::Catalog(CatalogError { kind: ErrorKind::VersionConflict(lost), .. }) = self else {
+            return HashMap::new();
+        };
+        let facts = [
+            ("dataset", lost.dataset.clone()),
+            ("expected_version", lost.expected.to_string()),
+            ("current_version", lost.current.to_string()),
+        ];
+        facts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
     /// Error and causes in one line, for the log.
@@ -119,7 +134,7 @@ pub const fn code(reason: Reason) -> Code {
         | Reason::VirtualCycle
         | Reason::OpenForWriting
         | Reason::NullDataspace => Code::FailedPrecondition,
-        Reason::DatasetExists => Code::AlreadyExists,
+        Reason::DatasetExists | Reason::TagExists => Code::AlreadyExists,
         Reason::ChunkTooLarge
         | Reason::ResultTooLarge
         | Reason::FileTooComplex

@@ -5,6 +5,7 @@
 //! JSON in, JSON out, the fields of the protobuf messages.
 
 mod get;
+mod history;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -48,13 +49,18 @@ const ACTIONS: &[(&str, &str)] = &[
     ("list-datasets", "{animal, experiment, page_size?, page_token?} -> {datasets, next_token}"),
     (
         "describe",
-        "{animal, experiment, path?} -> {path, kind, attributes, attribute_types, dataset, dims, children, aliases}",
+        "{animal, experiment, path?, at?} -> {path, kind, attributes, attribute_types, dataset, dims, children, aliases}",
     ),
     ("search", "{query, page_size?, page_token?} -> {datasets, next_token}"),
     ("list-chunks", "{animal, experiment, dataset, page_size?, page_token?} -> {chunks, next_token}"),
     ("register", "{path, animal?, experiment?, replace?} -> one report per file; needs the role ingest"),
     ("server-info", "{} -> version, catalogue, caches, totals"),
 ];
+
+/// All actions.
+fn actions() -> impl Iterator<Item = &'static (&'static str, &'static str)> {
+    ACTIONS.iter().chain(history::ACTIONS)
+}
 
 /// The service behind its Flight door.
 pub struct Flight {
@@ -87,7 +93,8 @@ impl Flight {
         let endpoints_max = message.endpoints_max.clamp(1, ENDPOINTS_MAX) as usize;
         let mut endpoints = Vec::new();
         for rows in planned.plan.split(endpoints_max) {
-            let mut pinned = GetDataRequest { version: planned.version.version, endpoints_max: 0, ..message.clone() };
+            let mut pinned = message.clone();
+            (pinned.version, pinned.at, pinned.endpoints_max) = (planned.version.version, None, 0);
             if endpoints_max > 1 {
                 pinned.rows = Some(v1::RowRange { start: rows.start, stop: rows.end });
             }
@@ -115,13 +122,17 @@ impl Flight {
     }
 
     async fn act(&self, call: &mut Call, metadata: &MetadataMap, action: &Action) -> Answer<Vec<Value>> {
-        let needed = if action.r#type == "register" { Role::Ingest } else { Role::Read };
+        let of_history = history::role(&action.r#type);
+        let needed = of_history.unwrap_or(if action.r#type == "register" { Role::Ingest } else { Role::Read });
         let principal = admit(&self.service, call, metadata, needed).await?;
         let asked = Asked::read(action)?;
         call.path(&asked.name());
         let service = &self.service;
+        if of_history.is_some() {
+            return Ok(vec![history::act(service, &principal, &action.r#type, asked).await?]);
+        }
         let page = asked.page();
-        let Asked { animal, experiment, dataset, path, query, replace, .. } = asked;
+        let Asked { animal, experiment, dataset, path, query, replace, at, .. } = asked;
         Ok(vec![match action.r#type.as_str() {
             "list-animals" => {
                 let found = browse::animals(service, v1::ListAnimalsRequest { page }).await?;
@@ -138,9 +149,11 @@ impl Flight {
                 let datasets: Vec<_> = found.datasets.iter().map(as_json::dataset).collect();
                 json!({ "datasets": datasets, "next_token": found.next_token })
             }
-            "describe" => as_json::description(
-                &browse::describe(service, v1::DescribeRequest { animal, experiment, path }).await?,
-            ),
+            "describe" => {
+                let at = Some(at.selector()?);
+                let asked = v1::DescribeRequest { animal, experiment, path, at };
+                as_json::description(&browse::describe(service, asked).await?)
+            }
             "search" => {
                 let found = browse::search(service, v1::SearchRequest { query, page }).await?;
                 let datasets: Vec<_> = found.datasets.iter().map(as_json::dataset).collect();
@@ -163,7 +176,7 @@ impl Flight {
                 return Ok(all);
             }
             other => {
-                let known: Vec<_> = ACTIONS.iter().map(|(name, _)| *name).collect();
+                let known: Vec<_> = actions().map(|(name, _)| *name).collect();
                 let message = format!("there is no action {other:?}; there are {}", known.join(", "));
                 return Err(Error::new(Reason::NotImplemented, message));
             }
@@ -183,6 +196,12 @@ struct Asked {
     replace: bool,
     page_size: u32,
     page_token: String,
+    at: history::AskedVersion,
+    from: history::AskedVersion,
+    to: history::AskedVersion,
+    tag: String,
+    r#move: bool,
+    expected_version: u64,
 }
 
 impl Asked {
@@ -302,7 +321,7 @@ impl FlightService for Flight {
         let describe = |(name, use_for): &(&str, &str)| {
             Ok(ActionType { r#type: (*name).to_owned(), description: (*use_for).to_owned() })
         };
-        Ok(Response::new(stream::iter(ACTIONS.iter().map(describe)).boxed()))
+        Ok(Response::new(stream::iter(actions().map(describe)).boxed()))
     }
 }
 

@@ -17,7 +17,7 @@ use crate::publish::names::LeftOut;
 use crate::publish::{self, Made, Upload, UploadHeader, Wishes};
 use crate::service::Service;
 use crate::telemetry::Call;
-use crate::{auth, browse, convert, read};
+use crate::{auth, browse, convert, history, read};
 
 /// Reports of a registration that wait for the client.
 const REPORTS_QUEUED_MAX: usize = 16;
@@ -62,6 +62,26 @@ macro_rules! browse_call {
         let answer = answer.await;
         call.end(answer).map(Response::new).map_err(|error| error.status())
     }};
+}
+
+/// The same for one that changes what is visible: it needs the role ingest.
+macro_rules! change_call {
+    ($self:ident, $request:ident, $method:literal, |$principal:ident, $message:ident| $ask:expr) => {{
+        let mut call = $self.service.log.call($method);
+        let (metadata, _, $message) = $request.into_parts();
+        let answer = async {
+            let $principal = admit(&$self.service, &mut call, &metadata, Role::Ingest).await?;
+            call.path(&dataset_name(&$message.animal, &$message.experiment, &$message.dataset));
+            $ask.await
+        };
+        let answer = answer.await;
+        call.end(answer).map(Response::new).map_err(|error| error.status())
+    }};
+}
+
+/// A dataset's or an experiment's name for the log.
+fn dataset_name(animal: &str, experiment: &str, dataset: &str) -> String {
+    [animal, experiment, dataset].join("/").trim_end_matches('/').to_owned()
 }
 
 #[tonic::async_trait]
@@ -152,6 +172,41 @@ impl DataService for Grpc {
         browse_call!(self, request, "ListChunks", path, browse::chunks)
     }
 
+    async fn list_versions(
+        &self,
+        request: Request<v1::ListVersionsRequest>,
+    ) -> Result<Response<v1::ListVersionsResponse>, Status> {
+        let path = |of: &v1::ListVersionsRequest| dataset_name(&of.animal, &of.experiment, &of.dataset);
+        browse_call!(self, request, "ListVersions", path, history::versions)
+    }
+
+    async fn diff_versions(
+        &self,
+        request: Request<v1::DiffVersionsRequest>,
+    ) -> Result<Response<v1::DiffVersionsResponse>, Status> {
+        let path = |of: &v1::DiffVersionsRequest| dataset_name(&of.animal, &of.experiment, &of.dataset);
+        browse_call!(self, request, "DiffVersions", path, history::diff)
+    }
+
+    async fn rollback(&self, request: Request<v1::RollbackRequest>) -> Result<Response<v1::RollbackResponse>, Status> {
+        change_call!(self, request, "Rollback", |principal, message| history::roll_back(
+            &self.service,
+            &principal,
+            message
+        ))
+    }
+
+    async fn set_tag(&self, request: Request<v1::SetTagRequest>) -> Result<Response<v1::SetTagResponse>, Status> {
+        change_call!(self, request, "SetTag", |principal, message| history::set_tag(&self.service, &principal, message))
+    }
+
+    async fn delete_tag(
+        &self,
+        request: Request<v1::DeleteTagRequest>,
+    ) -> Result<Response<v1::DeleteTagResponse>, Status> {
+        change_call!(self, request, "DeleteTag", |_principal, message| history::delete_tag(&self.service, message))
+    }
+
     async fn get_server_info(
         &self,
         request: Request<v1::GetServerInfoRequest>,
@@ -192,12 +247,13 @@ async fn ingest(
         }
     }
     let naming = convert::naming(&header.animal, &header.experiment)?;
+    let expected = header.expected.iter().map(convert::history::expected).collect::<Answer<_>>()?;
     let header = UploadHeader {
         file_name: header.file_name,
         file_bytes: header.file_bytes,
         blake3: header.blake3,
         key: header.idempotency_key,
-        wishes: Wishes::new(naming, header.replace, &principal),
+        wishes: Wishes { expected, ..Wishes::new(naming, header.replace, &principal) },
     };
     let mut upload = Upload::begin(service, header).await?;
     while let Some(message) = next(&mut messages).await? {

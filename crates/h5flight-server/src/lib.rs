@@ -15,6 +15,7 @@ pub(crate) mod faults;
 pub mod files;
 pub mod flight;
 pub mod grpc;
+pub mod history;
 pub mod http;
 pub mod memory;
 pub mod metrics;

@@ -16,8 +16,8 @@ use h5flight_array::file::StoredFile;
 use h5flight_array::inspect::ObjectKind;
 use h5flight_array::meta::{ArrayMeta, ElementType, Space, Storage};
 use h5flight_catalog::model::{
-    DatasetPath, ExperimentFacts, FilePlace, Fingerprint, NewArray, NewLink, NewObject, Principal, Publication,
-    Published,
+    DatasetPath, ExpectedVersion, ExperimentFacts, FilePlace, Fingerprint, NewArray, NewLink, NewObject, Principal,
+    Publication, Published,
 };
 
 pub use upload::{Upload, UploadHeader, Uploaded};
@@ -43,6 +43,8 @@ pub struct Wishes {
     pub replace: bool,
     /// Who.
     pub principal: String,
+    /// What it is based on.
+    pub expected: Vec<ExpectedVersion>,
 }
 
 /// What a publication made, and what it could not.
@@ -203,6 +205,7 @@ fn publication(
         ingest_key: None,
         replace: wishes.replace,
         principal: wishes.principal.clone(),
+        expected: wishes.expected.clone(),
     };
     (publication, left_out)
 }
@@ -242,6 +245,6 @@ fn unreadable() -> ArrayMeta {
 impl Wishes {
     /// For a principal.
     pub fn new(naming: Naming, replace: bool, principal: &Principal) -> Self {
-        Self { naming, replace, principal: principal.name.clone() }
+        Self { naming, replace, principal: principal.name.clone(), expected: Vec::new() }
     }
 }

@@ -117,7 +117,7 @@ pub async fn read_pinned(service: &Arc<Service>, request: ReadRequest, version_i
 /// # Errors
 /// `dataset_not_found` and its like, `bad_selection`, `out_of_bounds`, `result_too_large`, refusals of the dataset.
 pub async fn plan(service: &Arc<Service>, request: &ReadRequest) -> Result<Planned> {
-    let version = service.versions.resolve(&request.path, request.version).await?;
+    let version = service.versions.resolve(&request.path, request.version.clone()).await?;
     plan_version(service, version, request)
 }
 
@@ -173,6 +173,15 @@ fn refuse_problems(version: &ResolvedVersion) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether a version could be read now: it has no known problem, and its files are the ones that were indexed.
+///
+/// # Errors
+/// What a read of it would be refused with, `file_changed` for example.
+pub async fn check_readable(service: &Arc<Service>, version: &Arc<ResolvedVersion>) -> Result<()> {
+    refuse_problems(version)?;
+    open_files(service, version).await.map(|_| ())
 }
 
 /// The plan's schema with what the catalogue knows: names, version, attributes.

@@ -2,7 +2,7 @@
 //!
 //! What a version is never changes, so it is kept for as long as there is room. Which version is the current one does
 //! change: by our own publications, which tell us, and by other servers on the same catalogue, so a name is trusted for
-//! [`FRESH`] and then asked again. When the catalogue is away, what is known goes on being served.
+//! [`FRESH`] and then asked again. So are tags, which move, and times. When the catalogue is away, what is known goes on being served.
 //!
 //! Of several first reads of a version one asks, the others wait for its answer. A version that is heavier than all room
 //! is not kept, but shared by the reads that hold it at the same time.
@@ -88,7 +88,7 @@ impl Versions {
     /// # Errors
     /// The catalogue's; but when it is away and the name is known, the known version.
     pub async fn resolve(&self, path: &DatasetPath, selector: VersionSelector) -> Result<Arc<ResolvedVersion>> {
-        let asked = Asked::Name(path.clone(), selector);
+        let asked = Asked::Name(path.clone(), selector.clone());
         if let Some(found) = self.known.look_up(&asked).filter(|found| found.trusted) {
             return Ok(found.version);
         }
@@ -97,7 +97,7 @@ impl Versions {
             if found.trusted {
                 return Ok(found.version);
             }
-            match self.catalog.current_version(path).await {
+            match self.catalog.find_version(path, &selector).await {
                 Ok((version_id, _)) if version_id == found.version.version_id && found.settled => {
                     self.known.keep(asked, &found.version);
                     return Ok(found.version);
@@ -109,7 +109,16 @@ impl Versions {
                 Ok(_) | Err(_) => {}
             }
         }
-        let version = Arc::new(self.catalog.resolve(path, selector).await?);
+        let version = match selector {
+            VersionSelector::Current | VersionSelector::Number(_) => {
+                Arc::new(self.catalog.resolve(path, selector).await?)
+            }
+            // Many times mean the same version.
+            VersionSelector::AsOf(_) | VersionSelector::Tag(_) => {
+                let (version_id, _) = self.catalog.find_version(path, &selector).await?;
+                self.pinned(version_id).await?
+            }
+        };
         self.known.keep(asked, &version);
         Ok(version)
     }
@@ -152,7 +161,7 @@ impl Known {
         let version = version.upgrade()?;
         // Counts as a use, so that what is read stays.
         let _ = self.kept.get(&version.version_id);
-        let changes = !settled || matches!(asked, Asked::Name(_, VersionSelector::Current));
+        let changes = !settled || asked.may_mean_another();
         Some(Found { version, settled, trusted: !changes || seen.elapsed() < FRESH })
     }
 
@@ -188,10 +197,20 @@ impl Known {
 }
 
 impl Asked {
+    /// Whether a publication or a tag can make it mean another version; that of a time as well, until every server's
+    /// publications of that time are committed.
+    const fn may_mean_another(&self) -> bool {
+        match self {
+            Self::Name(_, VersionSelector::Number(_)) | Self::Id(_) => false,
+            Self::Name(_, VersionSelector::Current | VersionSelector::AsOf(_) | VersionSelector::Tag(_)) => true,
+        }
+    }
+
     fn weight(&self) -> u64 {
         match self {
-            Self::Name(DatasetPath { animal, experiment, dataset }, _) => {
-                NAME_BYTES + (animal.len() + experiment.len() + dataset.len()) as u64
+            Self::Name(DatasetPath { animal, experiment, dataset }, selector) => {
+                let tag = if let VersionSelector::Tag(tag) = selector { tag.len() } else { 0 };
+                NAME_BYTES + (animal.len() + experiment.len() + dataset.len() + tag) as u64
             }
             Self::Id(_) => NAME_BYTES,
         }

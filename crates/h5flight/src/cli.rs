@@ -6,7 +6,10 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::command::{access_log, chunks, get, healthcheck, info, ingest, ls, register, search, serve, token, worker};
+use crate::command::{
+    access_log, chunks, diff, get, healthcheck, info, ingest, ls, register, rollback, search, serve, tag, token,
+    versions, worker,
+};
 use crate::connection::ConnectionFlags;
 use crate::failure::Failure;
 use crate::output::Form;
@@ -41,6 +44,14 @@ enum Command {
     Search(search::Args),
     /// List the chunk pointers of a dataset
     Chunks(chunks::Args),
+    /// List the versions of a dataset, the newest first
+    Versions(versions::Args),
+    /// Show what is different between two versions of a dataset
+    Diff(diff::Args),
+    /// Give versions a name, or remove it
+    Tag(tag::Args),
+    /// Make an older version of a dataset the newest again, as a new version
+    Rollback(rollback::Args),
     /// Show what the server is and how it is doing
     Info(info::Args),
     /// Make, list and revoke tokens, in the catalogue itself
@@ -96,6 +107,10 @@ fn dispatch(command: Command, globals: &Globals) -> Result<ExitCode, Failure> {
         Command::Get(args) => get::run(&args, globals),
         Command::Search(args) => search::run(&args, globals),
         Command::Chunks(args) => chunks::run(&args, globals),
+        Command::Versions(args) => versions::run(&args, globals),
+        Command::Diff(args) => diff::run(&args, globals),
+        Command::Tag(args) => tag::run(&args, globals),
+        Command::Rollback(args) => rollback::run(&args, globals),
         Command::Info(args) => info::run(&args, globals),
     };
     done.map(|()| ExitCode::SUCCESS)

@@ -3,16 +3,21 @@
 
 pub mod access_log;
 pub mod chunks;
+pub mod diff;
 pub mod get;
 pub mod healthcheck;
 pub mod info;
 pub mod ingest;
 pub mod ls;
 pub mod register;
+pub mod rollback;
 pub mod search;
 pub mod serve;
+pub mod tag;
 pub mod token;
+pub mod versions;
 pub mod worker;
 
+mod history;
 mod listing;
 mod progress;

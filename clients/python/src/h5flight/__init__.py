@@ -10,6 +10,7 @@ from .attributes import Attributes
 from .client import Animal, Client, Experiment, Group, connect
 from .dataset import Dataset, Dimension
 from .errors import (
+    ConflictError,
     DataLossError,
     FileStateError,
     H5FlightError,
@@ -22,14 +23,17 @@ from .errors import (
     UnsupportedError,
 )
 from .frames import get_data
+from .history import Difference, Version
 from .selection import Points
 
 __all__ = [
     "Animal",
     "Attributes",
     "Client",
+    "ConflictError",
     "DataLossError",
     "Dataset",
+    "Difference",
     "Dimension",
     "Experiment",
     "FileStateError",
@@ -43,6 +47,7 @@ __all__ = [
     "SelectionError",
     "ServerUnavailableError",
     "UnsupportedError",
+    "Version",
     "connect",
     "get_data",
 ]

@@ -12,6 +12,7 @@ from .attributes import Attributes
 from .connection import DEFAULT_URL, Connection
 from .dataset import Dataset
 from .errors import H5FlightError, NotFoundError
+from .history import Time, VersionAt
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -179,10 +180,19 @@ class Client(_Named["Animal"]):
         return [_dataset(self, facts) for facts in self._connection.pages("search", "datasets", query=words)]
 
     def get_data(
-        self, animal: str, experiment: str, dataset: str, selection: Any = None, *, version: int | None = None
+        self,
+        animal: str,
+        experiment: str,
+        dataset: str,
+        selection: Any = None,
+        *,
+        version: int | None = None,
+        as_of: Time | None = None,
+        tag: str | None = None,
     ) -> pd.DataFrame:
         """Read into a frame, see `h5flight.get_data`."""
-        return Dataset(self, animal, experiment, dataset, version=version).to_pandas(selection)
+        at = VersionAt.of(version, as_of, tag)
+        return Dataset(self, animal, experiment, dataset, at=at).to_pandas(selection)
 
     def register(
         self, path: str | os.PathLike[str], *, animal: str = "", experiment: str = "", replace: bool = False
@@ -294,6 +304,32 @@ class Experiment(_Named[Dataset]):
             HDF5 path inside the experiment; empty is its root group.
         """
         return self.client._connection.ask("describe", animal=self.animal, experiment=self.name, path=path.strip("/"))
+
+    def tag(self, name: str, *, as_of: Time | None = None, move: bool = False) -> int:
+        """Give the current versions of all datasets a name to read them by, all or none.
+
+        Parameters
+        ----------
+        name : str
+            A letter, then letters, digits, ``.``, ``_`` and ``-``: ``paper-2026``.
+        as_of : datetime or str, optional
+            The versions that were current then, see `Dataset.at`.
+        move : bool
+            Whether a tag that other versions have is moved; else that is a `ConflictError`.
+
+        Returns
+        -------
+        int
+            How many datasets have it now.
+        """
+        names = {"animal": self.animal, "experiment": self.name}
+        at = VersionAt.of(None, as_of, None).as_json()
+        return int(self.client._connection.ask("set-tag", **names, tag=name, at=at, move=move)["datasets"])
+
+    def untag(self, name: str) -> int:
+        """Remove a tag from all datasets; gives how many had it."""
+        names = {"animal": self.animal, "experiment": self.name}
+        return int(self.client._connection.ask("delete-tag", **names, tag=name)["datasets"])
 
     def group(self, path: str = "") -> Group:
         """A group, or a named type, for its attributes and members; empty is the root group.

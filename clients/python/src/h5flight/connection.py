@@ -187,13 +187,6 @@ class Connection:
             found = reader.schema.metadata or {}
         return assembly.finish(), {key.decode(): value.decode() for key, value in found.items()}
 
-    def schema(self, request: wire.GetData) -> pa.Schema:
-        """Ask for the schema of a read."""
-        client = self._flight()
-        with self._errors():
-            command = flight.FlightDescriptor.for_command(request.ticket())
-            return client.get_schema(command, self._options()).schema
-
     def table(self, request: wire.GetData) -> pa.Table:
         """Read into an Arrow table."""
         with self.stream(request) as reader:

@@ -14,9 +14,10 @@ import pyarrow as pa
 
 from . import selection as selections
 from . import wire
-from .arrays import Array, shape_of
+from .arrays import Array
 from .attributes import Attributes
 from .errors import H5FlightError, NotFoundError, SelectionError
+from .history import Difference, Time, Version, VersionAt, VersionName
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,6 +43,8 @@ class Dataset:
         Its name.
     version : int or None
         Version to read, counted from 1; None is the current one.
+    at : VersionAt or None
+        Version to read, named in any way; see `at`.
     facts : dict or None
         What a list of datasets already told of it.
 
@@ -64,13 +67,13 @@ class Dataset:
         dataset: str,
         *,
         version: int | None = None,
+        at: VersionAt | None = None,
         facts: Facts | None = None,
     ) -> None:
         self.client, self.animal, self.experiment = client, animal, experiment
         self.name = dataset.strip("/")
-        self._version = version
+        self._at = at or VersionAt.of(version, None, None)
         self._facts = facts
-        self._pinned_shape: tuple[int, ...] | None = None
         self._details: Facts | None = None
 
     # What it is
@@ -83,9 +86,10 @@ class Dataset:
     def _describe_whole(self) -> Facts:
         """With what lists of datasets do not tell."""
         if self._details is None:
-            found = self.client._connection.ask(
-                "describe", animal=self.animal, experiment=self.experiment, path=self.name
-            )
+            asked: dict[str, Any] = {"animal": self.animal, "experiment": self.experiment, "path": self.name}
+            if not self._at.is_current:
+                asked["at"] = self._at.as_json()
+            found = self.client._connection.ask("describe", **asked)
             if not found.get("dataset"):
                 members = ", ".join(child["name"] for child in found.get("children", ())[:10])
                 kind = found.get("kind", "object").replace("_", " ")
@@ -100,16 +104,27 @@ class Dataset:
     @property
     def shape(self) -> tuple[int, ...]:
         """Elements by axis; ``()`` for a scalar."""
-        if self._version is None:
-            return tuple(self._describe().get("shape", ()))
-        if self._pinned_shape is None:
-            # A description is of the current version; the schema of a read is of the one that is asked for.
-            self._pinned_shape = shape_of(self.client._connection.schema(self._request(None)))
-        return self._pinned_shape
+        return tuple(self._describe().get("shape", ()))
 
-    def at(self, version: int) -> Dataset:
-        """Give the same dataset as it was in a version, counted from 1."""
-        return Dataset(self.client, self.animal, self.experiment, self.name, version=version)
+    def at(self, version: int | None = None, *, as_of: Time | None = None, tag: str | None = None) -> Dataset:
+        """Give the same dataset as it was.
+
+        Parameters
+        ----------
+        version : int, optional
+            Version, counted from 1.
+        as_of : datetime or str, optional
+            The version that was current then: a datetime with a time zone, or text in RFC 3339.
+        tag : str, optional
+            The version with this tag.
+
+        Examples
+        --------
+        >>> movie.at(1)[0], movie.at(tag="paper-2026")[0]  # doctest: +SKIP
+        >>> movie.at(as_of="2026-05-01T12:00:00Z").version  # doctest: +SKIP
+        """
+        at = VersionAt.of(version, as_of, tag)
+        return Dataset(self.client, self.animal, self.experiment, self.name, at=at)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -150,7 +165,7 @@ class Dataset:
     @property
     def version(self) -> int:
         """Version that is read: the one asked for, or the newest when this was looked up."""
-        return self._version or int(self._describe().get("version", 0))
+        return self._at.version or int(self._describe().get("version", 0))
 
     @property
     def attrs(self) -> Attributes:
@@ -172,6 +187,66 @@ class Dataset:
         return Dimension(
             told.get("label", ""), told.get("size", 0), scales, dataset(coordinate) if coordinate else None
         )
+
+    # Its history
+
+    def versions(self) -> list[Version]:
+        """All versions, the newest first, with who published them, from which file, and their tags."""
+        found = self.client._connection.pages("list-versions", "versions", **self._names())
+        return [Version.of(facts) for facts in found]
+
+    def diff(self, version: VersionName, other: VersionName | None = None) -> Difference:
+        """Tell what is different between two versions, without reading values.
+
+        Parameters
+        ----------
+        version, other : int, str or datetime
+            A number, a tag, or a time; without `other` the version that this dataset stands for.
+        """
+        to = self._at if other is None else VersionAt.named(other)
+        between = {"from": VersionAt.named(version).as_json(), "to": to.as_json()}
+        return Difference.of(self.client._connection.ask("diff-versions", **self._names(), **between))
+
+    def tag(self, name: str, *, move: bool = False) -> None:
+        """Give the version that this dataset stands for a name to read it by.
+
+        Parameters
+        ----------
+        name : str
+            A letter, then letters, digits, ``.``, ``_`` and ``-``: ``paper-2026``.
+        move : bool
+            Whether a tag that another version has is moved; else that is a `ConflictError`.
+        """
+        self.client._connection.ask("set-tag", **self._names(), tag=name, at=self._at.as_json(), move=move)
+
+    def untag(self, name: str) -> None:
+        """Remove a tag."""
+        self.client._connection.ask("delete-tag", **self._names(), tag=name)
+
+    def rollback(self, version: VersionName, *, expected_version: int | None = None) -> int:
+        """Make an older version the newest again, as a new version. Nothing of the history changes.
+
+        Parameters
+        ----------
+        version : int, str or datetime
+            The older one: a number, a tag, or a time.
+        expected_version : int, optional
+            Number of the version that is the newest as far as you know; when it is another one by then, nothing is
+            done, and the `ConflictError` has its number in ``facts["current_version"]``.
+
+        Returns
+        -------
+        int
+            Number of the version that is the newest now.
+        """
+        to = VersionAt.named(version).as_json()
+        asked = {**self._names(), "to": to, "expected_version": expected_version or 0}
+        made = self.client._connection.ask("rollback", **asked)
+        self._facts = self._details = None
+        return int(made["version"])
+
+    def _names(self) -> dict[str, str]:
+        return {"animal": self.animal, "experiment": self.experiment, "dataset": self.name}
 
     # Its values
 
@@ -256,8 +331,17 @@ class Dataset:
     def _request(
         self, parts: bytes | str | None, layout: str = "tensor", *, version: int | None = None
     ) -> wire.GetData:
-        version = version or self._version or 0
-        return wire.GetData(self.animal, self.experiment, self.name, parts=parts, layout=layout, version=version)
+        at = VersionAt(version) if version else self._at
+        return wire.GetData(
+            self.animal,
+            self.experiment,
+            self.name,
+            parts=parts,
+            layout=layout,
+            version=at.version,
+            as_of_us=at.as_of_us,
+            tag=at.tag,
+        )
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         if copy is False:

@@ -25,19 +25,22 @@ class H5FlightError(Exception):
         For people.
     reason : str
         Stable, to act on: ``dataset_not_found``, ``file_changed``, ...; empty when the server gave none.
+    facts : dict of str to str
+        The numbers and names behind it, where the server tells them: ``current_version`` of a conflict.
     """
 
-    def __init__(self, message: str, reason: str = "") -> None:
+    def __init__(self, message: str, reason: str = "", facts: dict[str, str] | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.reason = reason
+        self.facts = facts or {}
 
     def __str__(self) -> str:
         # KeyError would show the repr of its argument, quotes and all.
         return self.message
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.message, self.reason)
+        return type(self), (self.message, self.reason, self.facts)
 
 
 class NotFoundError(H5FlightError, KeyError):
@@ -58,6 +61,10 @@ class PermissionDeniedError(H5FlightError, PermissionError):
 
 class FileStateError(H5FlightError):
     """The file cannot be read as it is now: it changed since it was indexed, or it leads to other files."""
+
+
+class ConflictError(H5FlightError):
+    """Another publication came first, or the tag is at another version; ``facts`` tells which one."""
 
 
 class LimitError(H5FlightError):
@@ -81,9 +88,11 @@ _BY_CODE: dict[int, type[H5FlightError]] = {
     3: InvalidRequestError,
     4: ServerUnavailableError,
     5: NotFoundError,
+    6: ConflictError,
     7: PermissionDeniedError,
     8: LimitError,
     9: FileStateError,
+    10: ConflictError,
     11: SelectionError,
     12: UnsupportedError,
     14: ServerUnavailableError,
@@ -130,9 +139,8 @@ def from_flight(error: Exception, details: bytes | None) -> H5FlightError:
     # str() of pyarrow's KeyError would be the repr of its text.
     said = str(error.args[0]) if error.args else str(error)
     message = (told.message if told else "") or _BEHIND.sub("", _BEFORE.sub("", said))
-    if reason in _SELECTION_REASONS:
-        return SelectionError(message, reason)
-    return _BY_CODE.get(code, H5FlightError)(message, reason)
+    kind = SelectionError if reason in _SELECTION_REASONS else _BY_CODE.get(code, H5FlightError)
+    return kind(message, reason, told.metadata if told else None)
 
 
 def _parse(details: bytes | None) -> wire.Status | None:

@@ -20,6 +20,7 @@ from .attributes import plain
 from .client import Client
 from .dataset import Dataset
 from .errors import H5FlightError
+from .history import Time, VersionAt
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,6 +36,8 @@ def get_data(
     selection: Any = None,
     *,
     version: int | None = None,
+    as_of: Time | None = None,
+    tag: str | None = None,
     layout: str | None = None,
     client: Client | None = None,
     url: str | None = None,
@@ -51,6 +54,10 @@ def get_data(
         (``numpy.s_[0:100, 5]``, `Points`, a mask); None is everything.
     version : int, optional
         Version, counted from 1; the current one if not given.
+    as_of : datetime or str, optional
+        The version that was current then, see `Dataset.at`.
+    tag : str, optional
+        The version with this tag.
     layout : str, optional
         ``"tidy"`` gives one row per element with index columns ``dim_0, dim_1, ...``, as the server makes it.
         Without it the frame is as described above.
@@ -74,7 +81,8 @@ def get_data(
     owned = client is None
     client = Client(url, token) if client is None else client
     try:
-        return read_frame(Dataset(client, animal, experiment, dataset, version=version), selection, layout)
+        at = VersionAt.of(version, as_of, tag)
+        return read_frame(Dataset(client, animal, experiment, dataset, at=at), selection, layout)
     finally:
         if owned:
             client.close()

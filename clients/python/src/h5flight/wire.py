@@ -148,6 +148,10 @@ class GetData:
         Bytes a batch should have; 0 is the server's choice.
     compression : str or None
         Of batches on the wire: None, ``lz4`` or ``zstd``.
+    as_of_us : int or None
+        In place of a version: the one that was current at this time, in microseconds since 1970 UTC.
+    tag : str
+        In place of a version: the one with this tag; empty for none.
     """
 
     animal: str
@@ -159,6 +163,8 @@ class GetData:
     strings: str = "auto"
     batch_bytes: int = 0
     compression: str | None = None
+    as_of_us: int | None = None
+    tag: str = ""
 
     def encode(self) -> bytes:
         """Encode the message itself."""
@@ -175,7 +181,14 @@ class GetData:
             part = block(5, self.parts)
         names = text(1, self.animal) + text(2, self.experiment) + text(3, self.dataset)
         how = number(6, LAYOUTS[self.layout]) + number(7, self.version) + number(8, STRING_FORMS[self.strings])
-        return names + part + how + number(11, self.batch_bytes) + number(16, COMPRESSIONS[self.compression])
+        how += number(11, self.batch_bytes)
+        at = b""
+        if self.as_of_us is not None:
+            # Presence has a meaning here, and a negative number is its two's complement.
+            at = block(12, varint(2 << 3 | _VARINT) + varint(self.as_of_us & (1 << 64) - 1))
+        elif self.tag:
+            at = block(12, text(3, self.tag))
+        return names + part + how + at + number(16, COMPRESSIONS[self.compression])
 
     def ticket(self) -> bytes:
         """Encode the message in a `google.protobuf.Any`, which is what a Flight ticket or command carries."""
@@ -231,29 +244,39 @@ def batch_metadata(message: bytes) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Status:
-    """What a server says of an error: the gRPC code, its message, and the stable reason."""
+    """What a server says of an error: the gRPC code, its message, the stable reason, and facts for programs."""
 
     code: int
     message: str
     reason: str
+    metadata: dict[str, str]
 
 
 def status(message: bytes) -> Status:
     """Read a `google.rpc.Status` with the `ErrorInfo` among its details."""
     code, words, reason = 0, "", ""
+    facts: dict[str, str] = {}
     for field, value in fields(message):
         if field == 1 and isinstance(value, int):
             code = value
         elif field == 2 and isinstance(value, bytes):
             words = value.decode(errors="replace")
-        elif field == 3 and isinstance(value, bytes):
-            reason = _error_reason(value) or reason
-    return Status(code, words, reason)
+        elif field == 3 and isinstance(value, bytes) and (info := _error_info(value)):
+            reason, facts = info
+    return Status(code, words, reason, facts)
 
 
-def _error_reason(detail: bytes) -> str:
+def _error_info(detail: bytes) -> tuple[str, dict[str, str]] | None:
+    """Reason and metadata of a detail, where it is an ErrorInfo of ours."""
     parts = {field: value for field, value in fields(detail) if isinstance(value, bytes)}
     if parts.get(1) != ERROR_INFO_TYPE_URL.encode():
-        return ""
-    info = {field: value for field, value in fields(parts.get(2, b"")) if isinstance(value, bytes)}
-    return info.get(1, b"").decode(errors="replace") if info.get(2) == ERROR_DOMAIN.encode() else ""
+        return None
+    info = [(field, value) for field, value in fields(parts.get(2, b"")) if isinstance(value, bytes)]
+    if dict(info).get(2) != ERROR_DOMAIN.encode():
+        return None
+    entries = (dict(fields(value)) for field, value in info if field == 3)
+    return _words(dict(info).get(1)), {_words(entry.get(1)): _words(entry.get(2)) for entry in entries}
+
+
+def _words(value: int | bytes | None) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else ""

@@ -6,7 +6,7 @@ use h5flight_array::inspect::{LinkKind, ObjectKind};
 use serde_json::{Map, Value};
 
 use super::{Db, Store, dialect, fault, resolve};
-use crate::error::{Error, Result};
+use crate::error::{Error, Level, Result};
 use crate::model::*;
 use crate::names::{self, LINKS_MAX};
 use crate::paging::Request;
@@ -166,6 +166,44 @@ pub(super) async fn describe(store: &Store, path: &DatasetPath) -> Result<Descri
         }
     }
     Err(resolve::too_many_links(path))
+}
+
+pub(super) async fn describe_version(store: &Store, version_id: i64) -> Result<Description> {
+    let unknown = || {
+        let message = format!("no version has the id {version_id}");
+        resolve::not_found(Level::Version, Vec::new(), message)
+    };
+    let object: Option<ObjectRow> = sqlx::query_as::<Db, _>(
+        "SELECT o.kind, CAST(o.attributes AS TEXT) AS attributes, CAST(o.attribute_types AS TEXT) AS attribute_types, \
+                CAST(o.dimensions AS TEXT) AS dimensions \
+         FROM versions v JOIN objects o ON o.id = v.object_id WHERE v.id = $1",
+    )
+    .bind(version_id)
+    .fetch_optional(&store.readers)
+    .await
+    .map_err(fault)?;
+    let summary: Option<SummaryRow> = sqlx::query_as::<Db, _>(concat!(
+        select_summaries!("JOIN versions v ON v.dataset_id = d.id "),
+        "WHERE v.id = $1"
+    ))
+    .bind(version_id)
+    .fetch_optional(&store.readers)
+    .await
+    .map_err(fault)?;
+    let (Some(object), Some(summary)) = (object, summary) else { return Err(unknown()) };
+    let summary = summary.summary()?;
+    let path = summary.path.clone();
+    let experiment_id = resolve::experiment_id(store, &path.animal, &path.experiment).await?;
+    Ok(Description {
+        kind: ObjectKind::Dataset,
+        attributes: attributes(&object.attributes)?,
+        attribute_types: attributes(&object.attribute_types)?,
+        dimensions: dimensions(&object.dimensions)?,
+        children: Vec::new(),
+        aliases: aliases(store, experiment_id, &path.dataset).await?,
+        dataset: Some(summary),
+        path,
+    })
 }
 
 /// The objects of this name, the newest first: several files of an experiment may have the same groups.

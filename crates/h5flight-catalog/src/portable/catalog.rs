@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{BACKEND, Store, access, browse, publish, resolve};
+use super::{BACKEND, Store, access, browse, find, history, publish, resolve, tags};
 use crate::Catalog;
 use crate::error::Result;
 use crate::model::*;
@@ -29,8 +29,8 @@ impl Catalog for Store {
         resolve::resolve_version(self, version_id).await
     }
 
-    async fn current_version(&self, path: &DatasetPath) -> Result<(i64, u64)> {
-        resolve::current_version(self, path).await
+    async fn find_version(&self, path: &DatasetPath, version: &VersionSelector) -> Result<(i64, u64)> {
+        find::find_version(self, path, version).await
     }
 
     async fn find_file(&self, place: &FilePlace) -> Result<Option<FileRecord>> {
@@ -53,6 +53,22 @@ impl Catalog for Store {
         publish::quarantine(self, file_id, reason, message).await
     }
 
+    async fn list_versions(&self, path: &DatasetPath, page: &Page) -> Result<Paged<VersionSummary>> {
+        history::list_versions(self, path, page).await
+    }
+
+    async fn roll_back(&self, rollback: &Rollback) -> Result<RolledBack> {
+        history::roll_back(self, rollback).await
+    }
+
+    async fn set_tag(&self, tag: &NewTag) -> Result<Tagged> {
+        tags::set_tag(self, tag).await
+    }
+
+    async fn delete_tag(&self, of: &TagScope, name: &str) -> Result<Tagged> {
+        tags::delete_tag(self, of, name).await
+    }
+
     async fn list_animals(&self, page: &Page) -> Result<Paged<AnimalSummary>> {
         browse::list_animals(self, page).await
     }
@@ -67,6 +83,10 @@ impl Catalog for Store {
 
     async fn describe(&self, path: &DatasetPath) -> Result<Description> {
         browse::describe(self, path).await
+    }
+
+    async fn describe_version(&self, version_id: i64) -> Result<Description> {
+        browse::describe_version(self, version_id).await
     }
 
     async fn search(&self, query: &str, page: &Page) -> Result<Paged<DatasetSummary>> {

@@ -8,10 +8,10 @@
 
 use chrono::{DateTime, Utc};
 
-use super::{Conn, Db, Store, dialect, fault};
+use super::{Conn, Db, Store, dialect, fault, history};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::*;
-use crate::rows::{EnsuredExperimentRow, FileRow, damaged, file_columns, now, unsigned};
+use crate::rows::{self, EnsuredExperimentRow, FileRow, file_columns, now, unsigned};
 use crate::staging::{ContentIds, ExperimentIds, Slice, Staged, facts_search_text, filled, place_columns, storable};
 use crate::text::{self, FACT_BYTES_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX};
 
@@ -84,6 +84,9 @@ pub(super) async fn publish(store: &Store, publication: &Publication) -> Result<
         transaction.commit().await.map_err(fault)?;
         return Ok(done);
     }
+    history::check_expected(connection, &publication.expected).await?;
+    // Taken under the lock: in a history times ascend as numbers do.
+    let at = now();
     let file_id = insert_file(connection, &staged, at).await?;
     insert_contents(connection, &staged, file_id, &experiments).await?;
     supersede_objects(connection, file_id).await?;
@@ -346,7 +349,9 @@ async fn make_versions(connection: &mut Conn, file_id: i64, at: DateTime<Utc>) -
         "INSERT INTO versions (dataset_id, number, file_id, object_id, rows, chunks, stored_bytes, created_at) \
          SELECT d.id, coalesce((SELECT max(p.number) FROM versions p WHERE p.dataset_id = d.id), 0) + 1, o.file_id, \
          o.id, \
-                a.rows, a.chunks, a.stored_bytes, $2 \
+                a.rows, a.chunks, a.stored_bytes, \
+                (SELECT coalesce(max(p.created_at), $2) FROM versions p WHERE p.id = d.current_version_id \
+                 AND p.created_at > $2) \
          FROM objects o \
          JOIN arrays a ON a.object_id = o.id \
          JOIN datasets d ON d.experiment_id = o.experiment_id AND d.name = o.name \
@@ -443,5 +448,5 @@ async fn superseded(connection: &mut Conn, file_id: i64) -> Result<Vec<[u8; 16]>
     .fetch_all(connection)
     .await
     .map_err(fault)?;
-    identities.into_iter().map(|identity| identity.try_into().map_err(|_| damaged("an identity"))).collect()
+    rows::identities(identities)
 }

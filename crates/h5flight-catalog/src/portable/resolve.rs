@@ -3,7 +3,7 @@
 //! The common case is two statements: the version with its extents, and its chunk runs. Links and "no such name" are
 //! the slow way, taken only when the name itself is no dataset.
 
-use super::{Db, Store, dialect, fault, sources};
+use super::{Db, Store, dialect, fault, find, sources};
 use crate::error::{Error, ErrorKind, Level, Result};
 use crate::model::*;
 use crate::names::{self, LINKS_MAX};
@@ -33,26 +33,18 @@ macro_rules! select_version {
 }
 
 pub(super) async fn resolve(store: &Store, path: &DatasetPath, selector: VersionSelector) -> Result<ResolvedVersion> {
-    if let Some(version) = version_at(store, path, selector).await? {
+    if let VersionSelector::AsOf(_) | VersionSelector::Tag(_) = selector {
+        let (version_id, _) = find::find_version(store, path, &selector).await?;
+        return resolve_version(store, version_id).await;
+    }
+    if let Some(version) = version_at(store, path, &selector).await? {
         return Ok(version);
     }
     let found = locate(store, path).await?;
-    if let Some(version) = version_at(store, &found.path, selector).await? {
-        return Ok(version);
+    match version_at(store, &found.path, &selector).await? {
+        Some(version) => Ok(version),
+        None => Err(find::missing_version(store, &found, &selector).await?),
     }
-    let (path, newest) = (&found.path, found.newest);
-    Err(match selector {
-        VersionSelector::Current => not_found(
-            Level::Dataset,
-            Vec::new(),
-            format!("dataset \"{path}\" is no longer in its file; version {newest} was its last and can be asked for"),
-        ),
-        VersionSelector::Number(number) => not_found(
-            Level::Version,
-            vec![newest.to_string()],
-            format!("dataset \"{path}\" has no version {number}; the newest is {newest}"),
-        ),
-    })
 }
 
 pub(super) async fn resolve_version(store: &Store, version_id: i64) -> Result<ResolvedVersion> {
@@ -66,58 +58,31 @@ pub(super) async fn resolve_version(store: &Store, version_id: i64) -> Result<Re
     completed(store, extents).await?.ok_or_else(unknown)
 }
 
-pub(super) async fn current_version(store: &Store, path: &DatasetPath) -> Result<(i64, u64)> {
-    if let Some(current) = current_at(store, path).await? {
-        return Ok(current);
-    }
-    let found = locate(store, path).await?;
-    match current_at(store, &found.path).await? {
-        Some(current) => Ok(current),
-        None => {
-            let path = found.path;
-            Err(not_found(Level::Dataset, Vec::new(), format!("dataset \"{path}\" is no longer in its file")))
+/// The version of exactly this name, the current or a numbered one; a withdrawn dataset has only numbered ones.
+async fn version_at(store: &Store, path: &DatasetPath, selector: &VersionSelector) -> Result<Option<ResolvedVersion>> {
+    let (query, number) = match selector {
+        VersionSelector::Number(number) => {
+            let Ok(number) = i64::try_from(*number) else { return Ok(None) };
+            let query = sqlx::query_as::<Db, VersionRow>(concat!(
+                select_version!(),
+                "WHERE n.name = $1 AND e.name = $2 AND d.name = $3 AND v.number = $4 ORDER BY x.ordinal"
+            ));
+            (query, Some(number))
         }
-    }
-}
-
-async fn current_at(store: &Store, path: &DatasetPath) -> Result<Option<(i64, u64)>> {
-    let current: Option<(i64, i64)> = sqlx::query_as::<Db, _>(
-        "SELECT v.id, v.number FROM datasets d \
-         JOIN experiments e ON e.id = d.experiment_id \
-         JOIN animals n ON n.id = e.animal_id \
-         JOIN versions v ON v.id = d.current_version_id \
-         WHERE n.name = $1 AND e.name = $2 AND d.name = $3 AND d.withdrawn_by IS NULL",
-    )
-    .bind(text::asked(&path.animal))
-    .bind(text::asked(&path.experiment))
-    .bind(text::asked(&path.dataset))
-    .fetch_optional(&store.readers)
-    .await
-    .map_err(fault)?;
-    current.map(|(id, number)| Ok((id, unsigned("the number of a version", number)?))).transpose()
-}
-
-/// The version of exactly this name; a withdrawn dataset has only numbered ones.
-async fn version_at(store: &Store, path: &DatasetPath, selector: VersionSelector) -> Result<Option<ResolvedVersion>> {
-    let query = match selector {
-        VersionSelector::Current => sqlx::query_as::<Db, VersionRow>(concat!(
-            select_version!(),
-            "WHERE n.name = $1 AND e.name = $2 AND d.name = $3 AND d.withdrawn_by IS NULL \
-             AND v.id = d.current_version_id ORDER BY x.ordinal"
-        )),
-        VersionSelector::Number(_) => sqlx::query_as::<Db, VersionRow>(concat!(
-            select_version!(),
-            "WHERE n.name = $1 AND e.name = $2 AND d.name = $3 AND v.number = $4 ORDER BY x.ordinal"
-        )),
+        VersionSelector::Current | VersionSelector::AsOf(_) | VersionSelector::Tag(_) => {
+            let query = sqlx::query_as::<Db, VersionRow>(concat!(
+                select_version!(),
+                "WHERE n.name = $1 AND e.name = $2 AND d.name = $3 AND d.withdrawn_by IS NULL \
+                 AND v.id = d.current_version_id ORDER BY x.ordinal"
+            ));
+            (query, None)
+        }
     };
     let named =
         query.bind(text::asked(&path.animal)).bind(text::asked(&path.experiment)).bind(text::asked(&path.dataset));
-    let named = match selector {
-        VersionSelector::Current => named,
-        VersionSelector::Number(number) => match i64::try_from(number) {
-            Ok(number) => named.bind(number),
-            Err(_) => return Ok(None),
-        },
+    let named = match number {
+        Some(number) => named.bind(number),
+        None => named,
     };
     let extents = named.fetch_all(&store.readers).await.map_err(fault)?;
     completed(store, extents).await
@@ -144,19 +109,21 @@ async fn completed(store: &Store, extents: Vec<VersionRow>) -> Result<Option<Res
 }
 
 /// A dataset that a name means.
-struct Located {
-    path: DatasetPath,
+pub(super) struct Located {
+    pub(super) path: DatasetPath,
+    pub(super) experiment_id: i64,
+    pub(super) dataset_id: i64,
     /// Number of its newest version.
-    newest: u64,
+    pub(super) newest: u64,
 }
 
 /// Follows links until a dataset is found, listed or withdrawn; explains what is missing otherwise.
-async fn locate(store: &Store, path: &DatasetPath) -> Result<Located> {
+pub(super) async fn locate(store: &Store, path: &DatasetPath) -> Result<Located> {
     let experiment_id = experiment_id(store, &path.animal, &path.experiment).await?;
     let mut name = names::normal(&path.dataset);
     for _ in 0..=LINKS_MAX {
-        let dataset: Option<(i64, Option<i64>)> = sqlx::query_as::<Db, _>(
-            "SELECT v.number, d.withdrawn_by FROM datasets d JOIN versions v ON v.id = d.current_version_id \
+        let dataset: Option<(i64, i64, Option<i64>)> = sqlx::query_as::<Db, _>(
+            "SELECT d.id, v.number, d.withdrawn_by FROM datasets d JOIN versions v ON v.id = d.current_version_id \
              WHERE d.experiment_id = $1 AND d.name = $2",
         )
         .bind(experiment_id)
@@ -164,16 +131,16 @@ async fn locate(store: &Store, path: &DatasetPath) -> Result<Located> {
         .fetch_optional(&store.readers)
         .await
         .map_err(fault)?;
-        let located = |number| -> Result<Located> {
+        let located = |dataset_id, number| -> Result<Located> {
             let path = DatasetPath { dataset: name.clone(), ..path.clone() };
-            Ok(Located { path, newest: unsigned("the number of a version", number)? })
+            Ok(Located { path, experiment_id, dataset_id, newest: unsigned("the number of a version", number)? })
         };
-        if let Some((number, None)) = dataset {
-            return located(number);
+        if let Some((id, number, None)) = dataset {
+            return located(id, number);
         }
         match (next_name(store, experiment_id, &name).await?, dataset) {
             (Some(next), _) => name = next,
-            (None, Some((number, _))) => return located(number),
+            (None, Some((id, number, _))) => return located(id, number),
             (None, None) => return Err(missing_dataset(store, experiment_id, path, &name).await?),
         }
     }
@@ -323,6 +290,6 @@ async fn group_instead(store: &Store, experiment_id: i64, path: &DatasetPath, na
     Ok(not_found(Level::Dataset, members, message))
 }
 
-fn not_found(level: Level, nearest: Vec<String>, message: String) -> Error {
+pub(super) fn not_found(level: Level, nearest: Vec<String>, message: String) -> Error {
     Error::new(ErrorKind::NotFound { level, nearest }, message)
 }

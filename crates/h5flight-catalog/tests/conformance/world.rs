@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use h5flight_array::index::{ChunkIndex, ChunkPointer};
 use h5flight_array::inspect::{Link, LinkKind, ObjectKind};
 use h5flight_array::meta::{ArrayMeta, ByteOrder, ElementType, Space, Storage};
@@ -56,6 +57,15 @@ impl World {
                  JOIN objects o ON o.id = v.object_id WHERE (d.withdrawn_by IS NULL) <> (o.superseded_by IS NULL)",
             ),
             (
+                "a tag is at a version of its dataset",
+                "SELECT count(*) FROM tags t JOIN versions v ON v.id = t.version_id WHERE v.dataset_id <> t.dataset_id",
+            ),
+            (
+                "times ascend in a history",
+                "SELECT count(*) FROM versions a JOIN versions b ON b.dataset_id = a.dataset_id \
+                 AND b.number = a.number + 1 WHERE b.created_at < a.created_at",
+            ),
+            (
                 "every version has its rows in extents",
                 "SELECT count(*) FROM versions v \
                  WHERE v.rows <> coalesce((SELECT sum(x.rows) FROM extents x WHERE x.version_id = v.id), -1)",
@@ -87,6 +97,16 @@ impl Raw {
         match self {
             Self::Sqlite(pool) => sqlx::query(statement).execute(pool).await.map(|_| ()),
             Self::Postgres(pool) => sqlx::query(statement).execute(pool).await.map(|_| ()),
+        }
+        .expect(statement);
+    }
+
+    /// Sets when the version of this number was published, of whichever dataset.
+    pub async fn set_version_time(&self, number: i64, at: DateTime<Utc>) {
+        let statement = "UPDATE versions SET created_at = $2 WHERE number = $1";
+        match self {
+            Self::Sqlite(pool) => sqlx::query(statement).bind(number).bind(at).execute(pool).await.map(|_| ()),
+            Self::Postgres(pool) => sqlx::query(statement).bind(number).bind(at).execute(pool).await.map(|_| ()),
         }
         .expect(statement);
     }
@@ -178,6 +198,7 @@ pub fn publication(place: FilePlace, modified_ns: i64) -> Publication {
         ingest_key: None,
         replace: false,
         principal: "tester".into(),
+        expected: Vec::new(),
     }
 }
 

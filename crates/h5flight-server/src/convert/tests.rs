@@ -84,3 +84,36 @@ fn messages_that_contradict_themselves_are_bad_selections() {
         assert!(error.to_string().contains(message), "{error} does not say {message:?}");
     }
 }
+
+#[test]
+fn a_version_is_named_in_one_way_and_a_time_is_one() {
+    let request = |version, kind: Option<version_selector::Kind>| v1::GetDataRequest {
+        animal: "a".into(),
+        experiment: "e".into(),
+        dataset: "d".into(),
+        version,
+        at: kind.map(|kind| v1::VersionSelector { kind: Some(kind) }),
+        ..v1::GetDataRequest::default()
+    };
+    let selected = |version, kind| read_request(&request(version, kind)).map(|read| read.version);
+    use version_selector::Kind::{AsOfUs, Tag, Version};
+    assert_eq!(selected(0, None).unwrap(), VersionSelector::Current);
+    assert_eq!(selected(7, None).unwrap(), VersionSelector::Number(7));
+    assert_eq!(selected(0, Some(Version(0))).unwrap(), VersionSelector::Current);
+    assert_eq!(selected(0, Some(Version(7))).unwrap(), VersionSelector::Number(7));
+    assert_eq!(
+        selected(0, Some(AsOfUs(-1))).unwrap(),
+        VersionSelector::AsOf(DateTime::from_timestamp_micros(-1).unwrap())
+    );
+    assert_eq!(selected(0, Some(Tag("x".into()))).unwrap(), VersionSelector::Tag("x".into()));
+    for (version, kind) in [
+        (1, Tag("x".into())),
+        (0, AsOfUs(i64::MAX)),
+        (0, AsOfUs(i64::MIN)),
+        (0, Tag(String::new())),
+        (0, Tag("x".repeat(1_000))),
+    ] {
+        let error = selected(version, Some(kind.clone())).expect_err("no version");
+        assert_eq!(error.reason(), Reason::BadRequest, "{kind:?}");
+    }
+}

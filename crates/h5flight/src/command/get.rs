@@ -8,9 +8,11 @@ use arrow::datatypes::{Schema, SchemaRef};
 use futures::TryStreamExt;
 use h5flight_array::meta::product;
 use h5flight_proto::client::Client;
-use h5flight_proto::v1::{Compression, GetDataRequest, Layout, get_data_request};
+use h5flight_proto::v1::version_selector::Kind;
+use h5flight_proto::v1::{Compression, GetDataRequest, Layout, VersionSelector, get_data_request};
 use serde_json::{Value, json};
 
+use super::history::parse_time;
 use super::progress::rows_bar;
 use crate::cli::Globals;
 use crate::connection::{ConnectionFlags, with_client};
@@ -40,6 +42,12 @@ pub struct Args {
     /// Version of the dataset, counted from 1; 0 is the current one
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub version: u64,
+    /// The version that was current at a time, such as 2026-05-01T12:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = parse_time, conflicts_with = "version")]
+    pub as_of: Option<i64>,
+    /// The version with a tag
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["version", "as_of"])]
+    pub tag: Option<String>,
     /// Write the whole slice to a file: .arrow, .parquet, .csv or .npy; without it the first rows are shown
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
@@ -135,8 +143,18 @@ impl Args {
             layout: self.layout.layout().into(),
             version: self.version,
             compression: self.compression.compression().into(),
+            at: self.at(),
             ..GetDataRequest::default()
         })
+    }
+}
+
+impl Args {
+    /// A version that is not named by its number.
+    fn at(&self) -> Option<VersionSelector> {
+        let as_of = self.as_of.map(Kind::AsOfUs);
+        let kind = as_of.or_else(|| self.tag.clone().map(Kind::Tag))?;
+        Some(VersionSelector { kind: Some(kind) })
     }
 }
 
@@ -161,7 +179,7 @@ impl Slice {
             .ok_or_else(|| unexpected("schema has no h5flight.shape"))?;
         // What was described is what is read, whatever is published in between.
         if let Some(version) = metadata_json(&schema, "h5flight.version").and_then(|value| value.as_u64()) {
-            request.version = version;
+            (request.version, request.at) = (version, None);
         }
         Ok(Self { request, schema: schema.into(), shape, bytes })
     }
@@ -246,6 +264,8 @@ mod tests {
             selection: selection.map(str::to_owned),
             layout: LayoutName::Tidy,
             version: 2,
+            as_of: None,
+            tag: None,
             output: None,
             compression: CompressionName::None,
             connection: ConnectionFlags::default(),
@@ -258,6 +278,9 @@ mod tests {
         assert_eq!(request.part, Some(get_data_request::Part::Selection("-5:".into())));
         assert_eq!((request.layout(), request.version), (Layout::Tidy, 2));
         assert_eq!(args(None).request().unwrap().part, None);
+        let tagged = Args { version: 0, tag: Some("paper".into()), ..args(None) };
+        let at = tagged.request().unwrap().at.and_then(|at| at.kind);
+        assert_eq!(at, Some(Kind::Tag("paper".into())));
     }
 
     #[test]

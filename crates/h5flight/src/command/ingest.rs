@@ -114,6 +114,7 @@ async fn upload(client: &Client, args: &Args, file: &LocalFile, form: Form) -> R
         animal: args.animal.clone().unwrap_or_default(),
         experiment: args.experiment.clone().unwrap_or_default(),
         replace: args.replace,
+        expected: Vec::new(),
     };
     let bar = bytes_bar(form, &format!("{} uploading", file.name), file.bytes);
     let moving = bar.clone();

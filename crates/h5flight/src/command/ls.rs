@@ -40,7 +40,7 @@ pub fn run(args: &Args, globals: &Globals) -> Result<(), Failure> {
         (Some(animal), Some(experiment), None) => list_datasets(client, form, animal, experiment).await,
         (Some(animal), Some(experiment), Some(path)) => {
             let path = path.trim_matches('/').to_owned();
-            let request = DescribeRequest { animal: animal.clone(), experiment: experiment.clone(), path };
+            let request = DescribeRequest { animal: animal.clone(), experiment: experiment.clone(), path, at: None };
             describe(client, form, request).await
         }
     })
