@@ -70,7 +70,9 @@ impl Error {
         let reason = self.reason();
         let retry = match reason {
             Reason::Busy => Some(BUSY_RETRY),
-            Reason::CatalogUnavailable | Reason::Draining => Some(AWAY_RETRY),
+            Reason::CatalogUnavailable | Reason::Draining | Reason::UploadInProgress | Reason::UploadBroken => {
+                Some(AWAY_RETRY)
+            }
             _ => None,
         };
         let message = match reason {
@@ -118,6 +120,7 @@ pub const fn code(reason: Reason) -> Code {
         | Reason::VirtualSourceRefused
         | Reason::VirtualCycle
         | Reason::OpenForWriting
+        | Reason::UploadOffset
         | Reason::NullDataspace => Code::FailedPrecondition,
         Reason::DatasetExists => Code::AlreadyExists,
         Reason::ChunkTooLarge
@@ -136,8 +139,8 @@ pub const fn code(reason: Reason) -> Code {
         Reason::UnsupportedFilter | Reason::UnsupportedType | Reason::UnsupportedLayout | Reason::NotImplemented => {
             Code::Unimplemented
         }
-        Reason::CatalogUnavailable | Reason::Draining => Code::Unavailable,
-        Reason::Conflict => Code::Aborted,
+        Reason::CatalogUnavailable | Reason::Draining | Reason::UploadBroken => Code::Unavailable,
+        Reason::Conflict | Reason::UploadInProgress => Code::Aborted,
         Reason::Internal => Code::Internal,
     }
 }

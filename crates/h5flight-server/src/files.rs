@@ -19,8 +19,6 @@ use crate::error::{Error, Result};
 const FOLDER_FILES_MAX: usize = 100_000;
 /// Folders inside folders that a registration follows.
 const FOLDER_DEPTH_MAX: usize = 64;
-/// An upload that got no byte for this long has no server any more.
-const UPLOAD_AGE_MAX: std::time::Duration = std::time::Duration::from_secs(3600);
 /// Where an HDF5 signature may stand: at 0 and, behind a user block, at powers of two from 512 bytes on; here to 1 TiB.
 const SIGNATURE_OFFSETS: [u64; 33] = {
     let mut offsets = [0; 33];
@@ -73,7 +71,6 @@ impl Files {
         for folder in [&managed_path, &data_dir.join("uploads")] {
             std::fs::create_dir_all(folder).map_err(|error| refused("the data folder", folder, error))?;
         }
-        sweep_uploads(&data_dir.join("uploads"));
         let mut opened = BTreeMap::new();
         for Root { name, path } in roots {
             let path = path.canonicalize().map_err(|error| refused("the root", path, error))?;
@@ -187,16 +184,6 @@ impl Files {
         }
         found.sort();
         Ok(found)
-    }
-}
-
-/// Removes what uploads left behind that were cut off by the end of a server. Young files may be another server's.
-fn sweep_uploads(folder: &Path) {
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        let age = entry.metadata().and_then(|found| found.modified()).ok().and_then(|at| at.elapsed().ok());
-        if age.is_some_and(|age| age > UPLOAD_AGE_MAX) && std::fs::remove_file(entry.path()).is_ok() {
-            tracing::info!("an upload that was cut off before this start was removed");
-        }
     }
 }
 

@@ -4,7 +4,10 @@
 //! before the transaction, which is what makes it visible: completely or not at all.
 
 mod dimensions;
+mod held;
 pub mod names;
+mod partial;
+mod running;
 mod upload;
 
 use std::collections::BTreeSet;
@@ -20,7 +23,8 @@ use h5flight_catalog::model::{
     Published,
 };
 
-pub use upload::{Upload, UploadHeader, Uploaded};
+pub use running::Uploads;
+pub use upload::{UploadHeader, UploadStatus, Uploaded, upload, upload_status};
 
 use self::dimensions::Scales;
 use self::names::{LeftOut, Lost, Naming};

@@ -36,6 +36,7 @@ use crate::files::Files;
 use crate::flight::{Flight, FlightDoor};
 use crate::grpc::Grpc;
 use crate::memory::MEMORY_UNIT_BYTES;
+use crate::publish::Uploads;
 use crate::service::Service;
 use crate::telemetry::AccessLog;
 use crate::versions::Versions;
@@ -287,6 +288,7 @@ async fn build(
     Ok(Arc::new(Service {
         versions: Versions::new(Arc::clone(&catalog)),
         files: Arc::new(files),
+        uploads: Arc::new(Uploads::new(config.data_dir.join("uploads"))),
         blocking: Blocking::new(config.decode_threads),
         scratches: Scratches::default(),
         workers: Workers::new(program, &config),

@@ -1,25 +1,40 @@
-//! An upload: bytes arrive in a temporary file beside its destination, hashed on the way, and become visible in the end.
+//! An upload: bytes arrive in a partial file beside their destination, hashed on the way, and become visible in the end.
 //!
-//! The order is what makes it safe: bytes, fsync, inspection, rename to the content address, fsync of the folder, one
-//! SQL transaction, acknowledgement. A crash before the transaction leaves a file that nobody names; a dropped
-//! [`Upload`] removes its temporary file.
+//! The order is what makes it safe: bytes, fsync, inspection, move to the content address, fsync of the folders, one SQL
+//! transaction, acknowledgement. A crash before the transaction leaves a file that nobody names, or a partial one that
+//! its client goes on with. What counts as durable was flushed first and is in the mark ([`super::partial`]); the bytes
+//! at an address are locked until the row that names them is committed ([`super::held`]).
 
 use std::fs::File;
-use std::io::Write;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures::{Stream, StreamExt};
 use h5flight_array::Reason;
 use h5flight_array::file::StoredFile;
-use h5flight_catalog::model::FilePlace;
+use h5flight_catalog::model::{FilePlace, Fingerprint, Published};
 
+use super::held::{Adopted, Held, Kept, adopt};
+use super::names::LeftOut;
+use super::partial::{self, Mark, Partial};
+use super::running::Slot;
 use super::{Made, Wishes};
 use crate::blocking::Lane;
 use crate::blocking::turns::Share;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::service::Service;
+use crate::worker::Inspection;
+
+/// Bytes that may be written and not yet durable. On a fast link this decides how often is flushed: 64 MiB keep a disk
+/// busy for longer than a flush takes, and are sent again within a second.
+const UNFLUSHED_BYTES_MAX: u64 = 64 << 20;
+/// How long bytes may be written and not yet durable. On a slow link this decides.
+const UNFLUSHED_MAX: Duration = Duration::from_secs(1);
+/// How often a file is asked for that somebody else has locked.
+const CONTENDED_WAIT: Duration = Duration::from_millis(50);
 
 /// What the client announced.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +47,8 @@ pub struct UploadHeader {
     pub blake3: String,
     /// Idempotency key; empty when the content decides.
     pub key: String,
+    /// Position of the first byte that is sent.
+    pub offset: u64,
     /// Everything else.
     pub wishes: Wishes,
 }
@@ -45,122 +62,380 @@ pub struct Uploaded {
     pub made: Made,
 }
 
-/// An upload on its way.
-pub struct Upload {
-    service: Arc<Service>,
-    header: UploadHeader,
-    temporary: Option<Temporary>,
-    received_bytes: u64,
+/// How an upload stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UploadStatus {
+    /// Nothing is here.
+    None,
+    /// It broke off after so many durable bytes.
+    Partial(u64),
+    /// A stream is under way, with so many durable bytes by now.
+    Running(u64),
+    /// All bytes are here.
+    Complete,
 }
 
-/// The temporary file with the hash of what is in it; removed when dropped.
-struct Temporary {
-    file: tempfile::NamedTempFile,
-    hasher: blake3::Hasher,
-}
-
-impl Upload {
-    /// Checks the announcement and makes the temporary file.
-    ///
-    /// # Errors
-    /// `bad_request` for a name with folders, `upload_too_large`, `disk_full`, `io`.
-    pub async fn begin(service: &Arc<Service>, header: UploadHeader) -> Result<Self> {
-        let name = &header.file_name;
+impl UploadHeader {
+    fn check(&self, bytes_max: u64) -> Result<()> {
+        let name = &self.file_name;
         if name.is_empty() || name.len() > 255 || name.contains(['/', '\0']) {
             return Err(Error::new(Reason::BadRequest, format!("{name:?} is not a file name")));
         }
-        let bytes_max = service.config.upload_bytes_max;
-        if header.file_bytes > bytes_max {
-            let message = format!("{name} has {} bytes, uploads are limited to {bytes_max}", header.file_bytes);
+        if self.file_bytes > bytes_max {
+            let message = format!("{name} has {} bytes, uploads are limited to {bytes_max}", self.file_bytes);
             return Err(Error::new(Reason::UploadTooLarge, message));
         }
-        let folder = service.config.data_dir.join("uploads");
-        let make = move || {
-            let file = tempfile::Builder::new().prefix("upload-").tempfile_in(folder);
-            let file = file.map_err(|error| files::disk_error("beginning an upload", error))?;
-            Ok::<_, Error>(Temporary { file, hasher: blake3::Hasher::new() })
-        };
-        let temporary = Some(service.blocking.run(Lane::Decode(&Share::default(), 0), make).await?);
-        Ok(Self { service: Arc::clone(service), header, temporary, received_bytes: 0 })
+        let plain = self.blake3.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        if !self.blake3.is_empty() && !(plain && self.blake3.len() == 64) {
+            return Err(Error::new(Reason::BadRequest, "a blake3 has 64 digits of lowercase hex"));
+        }
+        if self.offset > 0 && self.id().is_none() {
+            let message = "an upload goes on only where its blake3 or an idempotency key is told";
+            return Err(Error::new(Reason::BadRequest, message));
+        }
+        Ok(())
     }
 
-    /// Takes the next bytes.
-    ///
-    /// # Errors
-    /// `upload_mismatch` when more come than were announced; `disk_full`, `io`.
-    pub async fn take(&mut self, data: Bytes) -> Result<()> {
-        self.received_bytes += data.len() as u64;
-        let announced = self.header.file_bytes;
-        if self.received_bytes > announced {
-            let message = format!("{} bytes came of an upload of {announced}", self.received_bytes);
+    /// By what the upload is known again: its content or its key, and who uploads, so that nobody spoils or goes on
+    /// with what another one sends. `None`: by nothing.
+    fn id(&self) -> Option<String> {
+        let known_by = if self.blake3.is_empty() { &self.key } else { &self.blake3 };
+        if known_by.is_empty() {
+            return None;
+        }
+        let mut hasher = blake3::Hasher::new();
+        for part in [if self.blake3.is_empty() { "key" } else { "content" }, known_by, &self.wishes.principal] {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part.as_bytes());
+        }
+        hasher.update(&self.file_bytes.to_le_bytes());
+        Some(hasher.finalize().to_hex().to_string())
+    }
+}
+
+/// Takes one upload from its header to its publication. `durable` is told how many bytes are durable, now and then.
+///
+/// # Errors
+/// `bad_request`, `upload_too_large`, `upload_in_progress`, `upload_offset`; `upload_mismatch` and those of inspecting,
+/// and then nothing is left behind; `disk_full`, `io` and those of `data`, and then it can go on; those of publishing,
+/// and then the bytes stay at their address, where a repeated upload finds them.
+pub async fn upload(
+    service: &Arc<Service>,
+    header: UploadHeader,
+    data: impl Stream<Item = Result<Bytes>> + Unpin,
+    durable: impl Fn(u64),
+) -> Result<Uploaded> {
+    header.check(service.config.upload_bytes_max)?;
+    if let Some(published) = earlier(service, &header).await? {
+        let content = published.content.clone().unwrap_or_default();
+        return Ok(Uploaded { content, made: Made { published, left_out: LeftOut::default() } });
+    }
+    let id = header.id();
+    let slot = match &id {
+        Some(id) => Some(service.uploads.enter(id).await?),
+        None => None,
+    };
+    if let Some(held) = stored(service, &header).await? {
+        return publish_stored(service, &header, held).await;
+    }
+    let partial = begin(service, &header, id).await?;
+    if let Some(slot) = &slot {
+        slot.durable(partial.durable_bytes());
+    }
+    let mut upload = Upload { service: Arc::clone(service), header, slot, partial: Some(partial) };
+    match upload.receive(data, durable).await {
+        Ok(()) => upload.finish().await,
+        Err(error) => Err(upload.give_up(error).await),
+    }
+}
+
+/// How far an upload is; of its header the size, the blake3, the key and the principal count.
+///
+/// # Errors
+/// `upload_mismatch` for a key that was used for another file; `catalog_unavailable`, `io`.
+pub async fn upload_status(service: &Arc<Service>, header: &UploadHeader) -> Result<UploadStatus> {
+    if earlier(service, header).await?.is_some() {
+        return Ok(UploadStatus::Complete);
+    }
+    let Some(id) = header.id() else { return Ok(UploadStatus::None) };
+    if let Some(bytes) = service.uploads.running(&id) {
+        return Ok(UploadStatus::Running(bytes));
+    }
+    if stored(service, header).await?.is_some() {
+        return Ok(UploadStatus::Complete);
+    }
+    let folder = service.uploads.folder().to_owned();
+    let look = move || partial::durable_bytes(&folder, &id);
+    Ok(match service.blocking.run(Lane::Deliver, look).await? {
+        0 => UploadStatus::None,
+        bytes => UploadStatus::Partial(bytes),
+    })
+}
+
+/// What the key of an upload made before. Without a hash the key and the size say that it is the same.
+async fn earlier(service: &Service, header: &UploadHeader) -> Result<Option<Published>> {
+    if header.key.is_empty() {
+        return Ok(None);
+    }
+    let Some(published) = service.catalog.find_ingest(&header.key).await? else { return Ok(None) };
+    let content = published.content.clone().unwrap_or_default();
+    let same = match header.blake3.as_str() {
+        "" => {
+            let file = service.catalog.find_file(&FilePlace::Managed { content }).await?;
+            file.is_some_and(|file| file.fingerprint.bytes == header.file_bytes)
+        }
+        blake3 => blake3 == content,
+    };
+    match same {
+        true => Ok(Some(published)),
+        false => {
+            let message = format!("the idempotency key {:?} was used for another file", header.key);
+            Err(Error::new(Reason::UploadMismatch, message))
+        }
+    }
+}
+
+/// The announced content, where it is here already.
+async fn stored(service: &Service, header: &UploadHeader) -> Result<Option<Held>> {
+    if header.blake3.is_empty() {
+        return Ok(None);
+    }
+    let waiting = Instant::now();
+    loop {
+        let (files, content, bytes) = (Arc::clone(&service.files), header.blake3.clone(), header.file_bytes);
+        let look = move || adopt(&files.managed_path(&content)?, bytes);
+        match service.blocking.run(Lane::Deliver, look).await? {
+            Adopted::Held(held) => return Ok(Some(held)),
+            Adopted::Missing | Adopted::Damaged(_) => return Ok(None),
+            Adopted::Contended => contended(service, waiting).await?,
+        }
+    }
+}
+
+/// Waits a little for another publication of the same content.
+async fn contended(service: &Service, waiting: Instant) -> Result<()> {
+    if waiting.elapsed() > Duration::from_millis(service.config.admission_timeout_ms) {
+        return Err(Error::new(Reason::UploadInProgress, "the same content is published by another upload"));
+    }
+    tokio::time::sleep(CONTENDED_WAIT).await;
+    Ok(())
+}
+
+async fn publish_stored(service: &Arc<Service>, header: &UploadHeader, held: Held) -> Result<Uploaded> {
+    let (files, content) = (Arc::clone(&service.files), header.blake3.clone());
+    let path = service.blocking.run(Lane::Deliver, move || files.managed_path(&content)).await?;
+    let inspected = inspect(service, path).await?;
+    publish(service, header, header.blake3.clone(), inspected, held).await
+}
+
+/// Opens the partial file and hashes what it has.
+async fn begin(service: &Service, header: &UploadHeader, id: Option<String>) -> Result<Box<Partial>> {
+    let folder = service.uploads.folder().to_owned();
+    let told = Mark { durable_bytes: 0, file_bytes: header.file_bytes, file_name: header.file_name.clone() };
+    let offset = header.offset;
+    let open = move || match id {
+        Some(id) => Partial::open(&folder, &id, told, offset).map(Box::new),
+        None => Partial::nameless(&folder).map(Box::new),
+    };
+    let mut partial = run(service, open).await?;
+    let mut more = offset > 0;
+    while more {
+        let piece = move || partial.rehash().map(|more| (partial, more));
+        (partial, more) = run(service, piece).await?;
+    }
+    Ok(partial)
+}
+
+async fn run<T: Send + 'static>(service: &Service, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    service.blocking.run(Lane::Decode(&Share::default(), 0), work).await
+}
+
+/// An upload whose bytes arrive.
+struct Upload {
+    service: Arc<Service>,
+    header: UploadHeader,
+    slot: Option<Slot>,
+    /// While a blocking thread works on it, it is there and not here.
+    partial: Option<Box<Partial>>,
+}
+
+impl Upload {
+    /// Takes all bytes that come.
+    async fn receive(
+        &mut self,
+        mut data: impl Stream<Item = Result<Bytes>> + Unpin,
+        durable: impl Fn(u64),
+    ) -> Result<()> {
+        let (mut waiting, mut flushed) = (Instant::now(), Instant::now());
+        loop {
+            let arrival = tokio::time::timeout(UNFLUSHED_MAX, data.next());
+            let arrived = match &self.slot {
+                Some(slot) => slot.waiting(waiting, arrival).await?,
+                None => arrival.await,
+            };
+            match arrived {
+                Ok(None) => return Ok(()),
+                Ok(Some(bytes)) => {
+                    self.take(bytes?).await?;
+                    waiting = Instant::now();
+                }
+                Err(_) => {}
+            }
+            if self.partial().unflushed_bytes() >= UNFLUSHED_BYTES_MAX || flushed.elapsed() >= UNFLUSHED_MAX {
+                self.work(Partial::checkpoint).await?;
+                flushed = Instant::now();
+                let bytes = self.partial().durable_bytes();
+                if let Some(slot) = &self.slot {
+                    slot.durable(bytes);
+                }
+                durable(bytes);
+            }
+        }
+    }
+
+    async fn take(&mut self, data: Bytes) -> Result<()> {
+        let (bytes, announced) = (self.partial().written_bytes() + data.len() as u64, self.header.file_bytes);
+        if bytes > announced {
+            let message = format!("{bytes} bytes came of an upload of {announced}");
             return Err(Error::new(Reason::UploadMismatch, message));
         }
-        let mut temporary = self.temporary.take().expect("an upload that failed is not continued");
-        let write = move || {
-            let written = temporary.file.write_all(&data);
-            written.map_err(|error| files::disk_error("writing an upload", error))?;
-            temporary.hasher.update(&data);
-            Ok::<_, Error>(temporary)
-        };
-        self.temporary = Some(self.service.blocking.run(Lane::Decode(&Share::default(), 0), write).await?);
-        Ok(())
+        self.work(move |partial| partial.append(&data)).await
     }
 
     /// Makes the upload durable and visible.
-    ///
-    /// # Errors
-    /// `upload_mismatch`; those of inspecting, and then nothing is left behind; those of publishing, and then the bytes
-    /// stay at their address, where a repeated upload finds them.
-    pub async fn finish(mut self) -> Result<Uploaded> {
-        let temporary = self.temporary.take().expect("an upload that failed is not continued");
-        let content = temporary.hasher.finalize().to_hex().to_string();
-        self.check(&content)?;
-        let temporary = self.service.blocking.run(Lane::Decode(&Share::default(), 0), move || sync(temporary)).await?;
-        // Read-only: the worker gets this descriptor.
-        let opened = File::open(temporary.file.path());
-        let opened = StoredFile::new(opened.map_err(|error| files::disk_error("reading an upload back", error))?)?;
-        let before = files::fingerprint(&opened)?;
-        let inspection = super::inspect(&self.service, &opened, before).await?;
+    async fn finish(mut self) -> Result<Uploaded> {
+        let content = match self.checked() {
+            Ok(content) => content,
+            Err(error) => return Err(self.give_up(error).await),
+        };
+        let inspected = match self.inspected().await {
+            Ok(inspected) => inspected,
+            Err(error) => return Err(self.give_up(error).await),
+        };
         let files = Arc::clone(&self.service.files);
         let address = content.clone();
-        let keep = move || keep(temporary, &files.managed_path(&address)?);
-        self.service.blocking.run(Lane::Decode(&Share::default(), 0), keep).await?;
-        let UploadHeader { file_name, key, wishes, .. } = &self.header;
-        let place = FilePlace::Managed { content: content.clone() };
-        let (mut publication, left_out) = super::publication(place, before, file_name.clone(), inspection, wishes);
-        publication.ingest_key = (!key.is_empty()).then(|| key.clone());
-        let published = super::publish(&self.service, publication).await?;
-        Ok(Uploaded { content, made: Made { published, left_out } })
+        let path = run(&self.service, move || files.managed_path(&address)).await?;
+        let held = self.keep(path).await?;
+        publish(&self.service, &self.header, content, inspected, held).await
     }
 
-    fn check(&self, content: &str) -> Result<()> {
+    /// The content address, if the bytes are those that were announced.
+    fn checked(&self) -> Result<String> {
         let UploadHeader { file_bytes, blake3, .. } = &self.header;
-        if self.received_bytes != *file_bytes {
-            let message = format!("{} bytes came of an upload of {file_bytes}", self.received_bytes);
-            return Err(Error::new(Reason::UploadMismatch, message));
+        let partial = self.partial();
+        if partial.written_bytes() != *file_bytes {
+            let message = format!("{} bytes came of an upload of {file_bytes}", partial.written_bytes());
+            // A client that cancels looks like one that ends its stream: both can go on, where the upload has a name.
+            let reason = if self.slot.is_some() { Reason::UploadBroken } else { Reason::UploadMismatch };
+            return Err(Error::new(reason, message));
         }
-        if !blake3.is_empty() && blake3 != content {
+        let content = partial.content();
+        if !blake3.is_empty() && *blake3 != content {
             let message = format!("the upload's blake3 is {content}, announced was {blake3}");
             return Err(Error::new(Reason::UploadMismatch, message));
         }
-        Ok(())
+        Ok(content)
+    }
+
+    async fn inspected(&mut self) -> Result<Inspected> {
+        self.work(Partial::seal).await?;
+        let path = self.partial().path().to_owned();
+        inspect(&self.service, path).await
+    }
+
+    async fn keep(&mut self, path: PathBuf) -> Result<Held> {
+        let waiting = Instant::now();
+        loop {
+            let partial = self.partial.take().expect("an upload that failed is not continued");
+            let path = path.clone();
+            match run(&self.service, move || partial.keep(&path)).await? {
+                Kept::Held(held) => return Ok(held),
+                Kept::Contended(partial) => {
+                    self.partial = Some(Box::new(partial));
+                    contended(&self.service, waiting).await?;
+                }
+            }
+        }
+    }
+
+    /// Removes what can never be published, and makes durable what can go on.
+    async fn give_up(mut self, error: Error) -> Error {
+        let Some(partial) = self.partial.take() else { return error };
+        let left = match may_go_on(error.reason()) {
+            true => run(&self.service, move || Ok(partial.settle())).await,
+            false => run(&self.service, move || Ok(partial.remove())).await,
+        };
+        if let Err(second) = left {
+            tracing::warn!(error = second.chain(), "an upload could not be put aside");
+        }
+        error
+    }
+
+    fn partial(&self) -> &Partial {
+        self.partial.as_ref().expect("an upload that failed is not continued")
+    }
+
+    /// Works on the partial file; it comes back also when that fails.
+    async fn work(&mut self, work: impl FnOnce(&mut Partial) -> Result<()> + Send + 'static) -> Result<()> {
+        let mut partial = self.partial.take().expect("an upload that failed is not continued");
+        let (partial, done) = run(&self.service, move || {
+            let done = work(&mut partial);
+            Ok((partial, done))
+        })
+        .await?;
+        self.partial = Some(partial);
+        done
     }
 }
 
-fn sync(temporary: Temporary) -> Result<Temporary> {
-    let synced = temporary.file.as_file().sync_all();
-    synced.map_err(|error| files::disk_error("making an upload durable", error))?;
-    Ok(temporary)
+/// Whether a repetition with the same bytes can succeed.
+fn may_go_on(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::UploadBroken
+            | Reason::UploadInProgress
+            | Reason::DiskFull
+            | Reason::Io
+            | Reason::Busy
+            | Reason::CatalogUnavailable
+            | Reason::Draining
+            | Reason::BadRequest
+            | Reason::Internal
+    )
 }
 
-/// Moves the temporary file to its address. A file that is there already has the same bytes: either may stay.
-fn keep(temporary: Temporary, path: &Path) -> Result<()> {
-    let moved = temporary.file.persist(path);
-    moved.map_err(|error| files::disk_error("keeping an upload", error.error))?;
-    // The folder of the file, and the one above it: the folder itself may be new.
-    for folder in path.ancestors().skip(1).take(2) {
-        let synced = File::open(folder).and_then(|folder| folder.sync_all());
-        synced.map_err(|error| files::disk_error("making an upload durable", error))?;
-    }
-    Ok(())
+/// A file that a worker looked into.
+struct Inspected {
+    fingerprint: Fingerprint,
+    inspection: Inspection,
+}
+
+async fn inspect(service: &Arc<Service>, path: PathBuf) -> Result<Inspected> {
+    let open = move || {
+        // Read-only: the worker gets this descriptor.
+        let opened = File::open(path).map_err(|error| files::disk_error("reading an upload back", error))?;
+        let opened = StoredFile::new(opened)?;
+        let fingerprint = files::fingerprint(&opened)?;
+        Ok((opened, fingerprint))
+    };
+    let (opened, fingerprint) = run(service, open).await?;
+    let inspection = super::inspect(service, &opened, fingerprint).await?;
+    Ok(Inspected { fingerprint, inspection })
+}
+
+/// Publishes a managed file. It is held until the row that names it is committed.
+async fn publish(
+    service: &Arc<Service>,
+    header: &UploadHeader,
+    content: String,
+    Inspected { fingerprint, inspection }: Inspected,
+    held: Held,
+) -> Result<Uploaded> {
+    let place = FilePlace::Managed { content: content.clone() };
+    let UploadHeader { file_name, key, wishes, .. } = header;
+    let (mut publication, left_out) = super::publication(place, fingerprint, file_name.clone(), inspection, wishes);
+    publication.ingest_key = (!key.is_empty()).then(|| key.clone());
+    let published = super::publish(service, publication).await?;
+    drop(held);
+    Ok(Uploaded { content, made: Made { published, left_out } })
 }
