@@ -93,6 +93,8 @@ reasons! {
     UploadOffset = "upload_offset",
     /// The stream of an upload broke off; what came is kept, go on from there.
     UploadBroken = "upload_broken",
+    /// The data folder belongs to another catalogue, so that no file of it can be told to be garbage.
+    GarbageRefused = "garbage_refused",
     /// The upload is larger than the server takes.
     UploadTooLarge = "upload_too_large",
     /// The dataset has a null dataspace: it holds no value at all.

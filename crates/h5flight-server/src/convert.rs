@@ -17,6 +17,7 @@ use h5flight_proto::v1::{self, axis_selection, get_data_request, selection as se
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
+use crate::publish::garbage::{Collection, GarbageKind};
 use crate::publish::names::{LeftOut, NAME_BYTES_MAX, Naming, PATH_BYTES_MAX};
 use crate::publish::{Made, UploadHeader, Uploaded, Wishes};
 use crate::read::ReadRequest;
@@ -333,6 +334,22 @@ pub fn uploaded(uploaded: Uploaded) -> v1::IngestResponse {
     let Made { published, left_out } = uploaded.made;
     let publication = Some(publication(published, left_out));
     v1::IngestResponse { content: uploaded.content, publication, message: left_out.to_string() }
+}
+
+/// Garbage that was found.
+pub fn collection(found: Collection) -> v1::CollectGarbageResponse {
+    let garbage = found.named.into_iter().map(|piece| v1::Garbage {
+        kind: match piece.kind {
+            GarbageKind::File => "file",
+            GarbageKind::Upload => "upload",
+            GarbageKind::Temporary => "temporary",
+        }
+        .into(),
+        name: piece.name,
+        bytes: piece.bytes,
+        age_s: piece.age.as_secs(),
+    });
+    v1::CollectGarbageResponse { garbage: garbage.collect(), count: found.count, bytes: found.bytes }
 }
 
 /// The messages of the action protocol: the same fields as in protobuf, as JSON.

@@ -121,6 +121,7 @@ pub const fn code(reason: Reason) -> Code {
         | Reason::VirtualCycle
         | Reason::OpenForWriting
         | Reason::UploadOffset
+        | Reason::GarbageRefused
         | Reason::NullDataspace => Code::FailedPrecondition,
         Reason::DatasetExists => Code::AlreadyExists,
         Reason::ChunkTooLarge

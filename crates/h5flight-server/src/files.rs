@@ -137,6 +137,11 @@ impl Files {
         Ok(file)
     }
 
+    /// The folder of managed files.
+    pub fn managed_folder(&self) -> &Path {
+        &self.managed_path
+    }
+
     /// Where the managed file of this content is to lie, with its folder made. Blocks.
     ///
     /// # Errors
@@ -212,6 +217,15 @@ pub fn check_unchanged(file: &StoredFile, record: &FileRecord) -> Result<()> {
 pub fn fingerprint(file: &StoredFile) -> Result<Fingerprint> {
     let file::Fingerprint { device, inode, bytes, modified_ns } = file.fingerprint_now()?;
     Ok(Fingerprint { device, inode, bytes, modified_ns })
+}
+
+/// Bytes that the file system of this folder has for us. Blocks.
+///
+/// # Errors
+/// `io`.
+pub fn free_bytes(folder: &Path) -> Result<u64> {
+    let found = rustix::fs::statvfs(folder).map_err(|error| disk_error("asking for free space", error.into()))?;
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
 /// `disk_full` where that is what it is, else `io`.

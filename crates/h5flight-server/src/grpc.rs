@@ -13,6 +13,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::error::{Error, Result as Answer};
+use crate::publish::garbage::{self, Collect};
 use crate::publish::names::Naming;
 use crate::publish::{self, Made, UploadHeader, UploadStatus, Wishes};
 use crate::service::Service;
@@ -165,6 +166,21 @@ impl DataService for Grpc {
     ) -> Result<Response<v1::ListChunksResponse>, Status> {
         let path = |asked: &v1::ListChunksRequest| format!("{}/{}/{}", asked.animal, asked.experiment, asked.dataset);
         browse_call!(self, request, "ListChunks", path, browse::chunks)
+    }
+
+    async fn collect_garbage(
+        &self,
+        request: Request<v1::CollectGarbageRequest>,
+    ) -> Result<Response<v1::CollectGarbageResponse>, Status> {
+        let mut call = self.service.log.call("CollectGarbage");
+        let (metadata, _, message) = request.into_parts();
+        let how = if message.dry_run { Collect::Tell } else { Collect::Remove };
+        let answer = async {
+            admit(&self.service, &mut call, &metadata, Role::Admin).await?;
+            garbage::collect(&self.service, how).await.map(convert::collection)
+        };
+        let answer = answer.await;
+        call.end(answer).map(Response::new).map_err(|error| error.status())
     }
 
     async fn get_server_info(

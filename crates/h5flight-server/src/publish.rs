@@ -4,6 +4,8 @@
 //! before the transaction, which is what makes it visible: completely or not at all.
 
 mod dimensions;
+pub mod garbage;
+mod header;
 mod held;
 pub mod names;
 mod partial;
@@ -23,8 +25,9 @@ use h5flight_catalog::model::{
     Published,
 };
 
+pub use header::UploadHeader;
 pub use running::Uploads;
-pub use upload::{UploadHeader, UploadStatus, Uploaded, upload, upload_status};
+pub use upload::{UploadStatus, Uploaded, upload, upload_status};
 
 use self::dimensions::Scales;
 use self::names::{LeftOut, Lost, Naming};

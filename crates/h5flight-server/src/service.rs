@@ -30,6 +30,8 @@ pub struct Service {
     pub files: Arc<Files>,
     /// Uploads that are not finished.
     pub uploads: Arc<Uploads>,
+    /// Held while garbage is collected.
+    pub collecting: tokio::sync::Mutex<()>,
     /// Where blocking work runs.
     pub blocking: Blocking,
     /// What decoding needs.

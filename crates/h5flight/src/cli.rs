@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::command::{access_log, chunks, get, healthcheck, info, ingest, ls, register, search, serve, token, worker};
+use crate::command::{
+    access_log, chunks, gc, get, healthcheck, info, ingest, ls, register, search, serve, token, worker,
+};
 use crate::connection::ConnectionFlags;
 use crate::failure::Failure;
 use crate::output::Form;
@@ -41,6 +43,8 @@ enum Command {
     Search(search::Args),
     /// List the chunk pointers of a dataset
     Chunks(chunks::Args),
+    /// Remove uploaded files that nothing names, and uploads that nobody went on with; needs the role admin
+    Gc(gc::Args),
     /// Show what the server is and how it is doing
     Info(info::Args),
     /// Make, list and revoke tokens, in the catalogue itself
@@ -96,6 +100,7 @@ fn dispatch(command: Command, globals: &Globals) -> Result<ExitCode, Failure> {
         Command::Get(args) => get::run(&args, globals),
         Command::Search(args) => search::run(&args, globals),
         Command::Chunks(args) => chunks::run(&args, globals),
+        Command::Gc(args) => gc::run(&args, globals),
         Command::Info(args) => info::run(&args, globals),
     };
     done.map(|()| ExitCode::SUCCESS)

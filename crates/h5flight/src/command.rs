@@ -3,6 +3,7 @@
 
 pub mod access_log;
 pub mod chunks;
+pub mod gc;
 pub mod get;
 pub mod healthcheck;
 pub mod info;

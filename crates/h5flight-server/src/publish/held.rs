@@ -68,6 +68,23 @@ pub fn adopt(address: &Path, bytes: u64) -> Result<Adopted> {
     }
 }
 
+/// Locks a managed file for its removal; `None` where somebody publishes it, or it is gone.
+///
+/// # Errors
+/// `io`.
+pub fn condemn(address: &Path) -> Result<Option<File>> {
+    let file = match OpenOptions::new().read(true).write(true).open(address) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(disk_error("looking for garbage", error)),
+    };
+    match file.try_lock() {
+        Ok(()) => Ok(names(address, &file)?.then_some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(disk_error("locking a file of the data folder", error)),
+    }
+}
+
 /// Whether the path still leads to this open file.
 ///
 /// # Errors
@@ -79,5 +96,39 @@ pub fn names(path: &Path, file: &File) -> Result<bool> {
         Ok(found) => Ok((found.dev(), found.ino()) == (opened.dev(), opened.ino())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(refused(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_publication_holds_is_not_collected_and_what_is_collected_is_not_held() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.h5");
+        assert!(matches!(adopt(&path, 3).unwrap(), Adopted::Missing));
+        std::fs::write(&path, "abc").unwrap();
+        let Adopted::Held(first) = adopt(&path, 3).unwrap() else { panic!("the file is there") };
+        let Adopted::Held(second) = adopt(&path, 3).unwrap() else { panic!("publications share") };
+        assert!(condemn(&path).unwrap().is_none());
+        drop(first);
+        assert!(condemn(&path).unwrap().is_none());
+        drop(second);
+        let condemned = condemn(&path).unwrap().unwrap();
+        assert!(matches!(adopt(&path, 3).unwrap(), Adopted::Contended));
+        std::fs::remove_file(&path).unwrap();
+        drop(condemned);
+        assert!(matches!(adopt(&path, 3).unwrap(), Adopted::Missing));
+    }
+
+    #[test]
+    fn a_file_of_another_size_is_damaged() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.h5");
+        std::fs::write(&path, "ab").unwrap();
+        let Adopted::Damaged(lock) = adopt(&path, 3).unwrap() else { panic!("two bytes are not three") };
+        assert!(matches!(adopt(&path, 3).unwrap(), Adopted::Contended));
+        drop(lock);
     }
 }

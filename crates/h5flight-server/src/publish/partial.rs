@@ -162,6 +162,8 @@ impl Partial {
     /// Leaves it so that it can go on: all that came, where that can be made durable, else what was durable before;
     /// nothing, where that is nothing.
     pub fn settle(mut self) {
+        // A piece that was written in part takes room that the mark may need.
+        let _ = self.file.set_len(self.written_bytes);
         let durable = match (self.mark.is_some(), self.checkpoint()) {
             (false, _) => 0,
             (true, Ok(())) => self.written_bytes,
@@ -264,6 +266,22 @@ impl Partial {
         *self.mark_mut() = mark;
         Ok(())
     }
+}
+
+/// Bytes of all unfinished uploads but this one.
+///
+/// # Errors
+/// `io`.
+pub fn other_bytes(folder: &Path, id: &str) -> Result<u64> {
+    let refused = |error| disk_error("looking at the uploads", error);
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(folder).map_err(refused)? {
+        let entry = entry.map_err(refused)?;
+        if Path::new(&entry.file_name()).file_stem().is_none_or(|stem| stem != id) {
+            bytes += entry.metadata().map_or(0, |found| found.len());
+        }
+    }
+    Ok(bytes)
 }
 
 /// Opens a part, made where it is missing, and locks it.

@@ -29,6 +29,8 @@ pub struct Uploads {
 #[derive(Default)]
 struct Stream {
     durable_bytes: AtomicU64,
+    /// Bytes that it may still bring: the disk has to have room for them.
+    missing_bytes: AtomicU64,
     waits_since: Mutex<Option<Instant>>,
     taken_over: CancellationToken,
     ended: CancellationToken,
@@ -98,6 +100,25 @@ impl Slot {
         self.stream.durable_bytes.store(bytes, Ordering::Release);
     }
 
+    /// Reserves room for the bytes that are to come, beside what other streams under way may still bring.
+    ///
+    /// # Errors
+    /// With the bytes that are promised to those, when there is too little left.
+    pub fn reserve(&self, needed_bytes: u64, room_bytes: u64) -> std::result::Result<(), u64> {
+        let running = self.uploads.lock();
+        let promised = running.values().map(|stream| stream.missing_bytes.load(Ordering::Acquire)).sum();
+        if needed_bytes > room_bytes.saturating_sub(promised) {
+            return Err(promised);
+        }
+        self.missing(needed_bytes);
+        Ok(())
+    }
+
+    /// Bytes that are still to come.
+    pub fn missing(&self, bytes: u64) {
+        self.stream.missing_bytes.store(bytes, Ordering::Release);
+    }
+
     /// Runs `arrival`, which waits for the client since `since`, until another stream takes over.
     ///
     /// # Errors
@@ -139,6 +160,18 @@ mod tests {
         drop(first);
         assert_eq!(uploads.running("a"), None);
         uploads.enter("a").await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn room_is_promised_once_and_given_back() {
+        let uploads = Arc::new(Uploads::new(PathBuf::new()));
+        let (first, second) = (uploads.enter("a").await.unwrap(), uploads.enter("b").await.unwrap());
+        assert_eq!(first.reserve(60, 100), Ok(()));
+        assert_eq!(second.reserve(60, 100), Err(60));
+        first.missing(40);
+        assert_eq!(second.reserve(60, 100), Ok(()));
+        drop(second);
+        assert_eq!(uploads.enter("c").await.unwrap().reserve(61, 100), Err(40));
     }
 
     #[tokio::test]

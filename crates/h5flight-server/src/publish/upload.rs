@@ -8,6 +8,7 @@
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -16,11 +17,12 @@ use h5flight_array::Reason;
 use h5flight_array::file::StoredFile;
 use h5flight_catalog::model::{FilePlace, Fingerprint, Published};
 
+use super::Made;
+use super::header::UploadHeader;
 use super::held::{Adopted, Held, Kept, adopt};
 use super::names::LeftOut;
 use super::partial::{self, Mark, Partial};
 use super::running::Slot;
-use super::{Made, Wishes};
 use crate::blocking::Lane;
 use crate::blocking::turns::Share;
 use crate::error::{Error, Result};
@@ -33,25 +35,10 @@ use crate::worker::Inspection;
 const UNFLUSHED_BYTES_MAX: u64 = 64 << 20;
 /// How long bytes may be written and not yet durable. On a slow link this decides.
 const UNFLUSHED_MAX: Duration = Duration::from_secs(1);
+/// Tells uploads apart that nobody can come back for.
+static NAMELESS: AtomicU64 = AtomicU64::new(0);
 /// How often a file is asked for that somebody else has locked.
 const CONTENDED_WAIT: Duration = Duration::from_millis(50);
-
-/// What the client announced.
-#[derive(Clone, Debug, Default)]
-pub struct UploadHeader {
-    /// Name for people, without folders.
-    pub file_name: String,
-    /// Size in bytes.
-    pub file_bytes: u64,
-    /// blake3, lowercase hex; empty when not known.
-    pub blake3: String,
-    /// Idempotency key; empty when the content decides.
-    pub key: String,
-    /// Position of the first byte that is sent.
-    pub offset: u64,
-    /// Everything else.
-    pub wishes: Wishes,
-}
 
 /// What an upload made.
 #[derive(Clone, Debug)]
@@ -75,44 +62,6 @@ pub enum UploadStatus {
     Complete,
 }
 
-impl UploadHeader {
-    fn check(&self, bytes_max: u64) -> Result<()> {
-        let name = &self.file_name;
-        if name.is_empty() || name.len() > 255 || name.contains(['/', '\0']) {
-            return Err(Error::new(Reason::BadRequest, format!("{name:?} is not a file name")));
-        }
-        if self.file_bytes > bytes_max {
-            let message = format!("{name} has {} bytes, uploads are limited to {bytes_max}", self.file_bytes);
-            return Err(Error::new(Reason::UploadTooLarge, message));
-        }
-        let plain = self.blake3.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        if !self.blake3.is_empty() && !(plain && self.blake3.len() == 64) {
-            return Err(Error::new(Reason::BadRequest, "a blake3 has 64 digits of lowercase hex"));
-        }
-        if self.offset > 0 && self.id().is_none() {
-            let message = "an upload goes on only where its blake3 or an idempotency key is told";
-            return Err(Error::new(Reason::BadRequest, message));
-        }
-        Ok(())
-    }
-
-    /// By what the upload is known again: its content or its key, and who uploads, so that nobody spoils or goes on
-    /// with what another one sends. `None`: by nothing.
-    fn id(&self) -> Option<String> {
-        let known_by = if self.blake3.is_empty() { &self.key } else { &self.blake3 };
-        if known_by.is_empty() {
-            return None;
-        }
-        let mut hasher = blake3::Hasher::new();
-        for part in [if self.blake3.is_empty() { "key" } else { "content" }, known_by, &self.wishes.principal] {
-            hasher.update(&(part.len() as u64).to_le_bytes());
-            hasher.update(part.as_bytes());
-        }
-        hasher.update(&self.file_bytes.to_le_bytes());
-        Some(hasher.finalize().to_hex().to_string())
-    }
-}
-
 /// Takes one upload from its header to its publication. `durable` is told how many bytes are durable, now and then.
 ///
 /// # Errors
@@ -131,17 +80,14 @@ pub async fn upload(
         return Ok(Uploaded { content, made: Made { published, left_out: LeftOut::default() } });
     }
     let id = header.id();
-    let slot = match &id {
-        Some(id) => Some(service.uploads.enter(id).await?),
-        None => None,
-    };
+    let name = id.clone().unwrap_or_else(|| format!("nameless-{:032x}", NAMELESS.fetch_add(1, Ordering::Relaxed)));
+    let slot = service.uploads.enter(&name).await?;
     if let Some(held) = stored(service, &header).await? {
         return publish_stored(service, &header, held).await;
     }
+    reserve(service, &header, &slot, name).await?;
     let partial = begin(service, &header, id).await?;
-    if let Some(slot) = &slot {
-        slot.durable(partial.durable_bytes());
-    }
+    slot.durable(partial.durable_bytes());
     let mut upload = Upload { service: Arc::clone(service), header, slot, partial: Some(partial) };
     match upload.receive(data, durable).await {
         Ok(()) => upload.finish().await,
@@ -221,6 +167,29 @@ async fn contended(service: &Service, waiting: Instant) -> Result<()> {
     Ok(())
 }
 
+/// Makes sure that the disk, and the quota, have room for all that is to come, from this upload and those under way.
+async fn reserve(service: &Service, header: &UploadHeader, slot: &Slot, name: String) -> Result<()> {
+    let needed = header.file_bytes.saturating_sub(header.offset);
+    let folder = service.uploads.folder().to_owned();
+    let look = move || Ok::<_, Error>((partial::other_bytes(&folder, &name)?, files::free_bytes(&folder)?));
+    let (unfinished, free) = service.blocking.run(Lane::Deliver, look).await?;
+    let quota = match service.config.upload_quota_bytes {
+        0 => u64::MAX,
+        quota => quota.saturating_sub(unfinished),
+    };
+    let (room, what) = match quota < free {
+        true => (quota, "are left of the quota for unfinished uploads"),
+        false => (free, "are free on the disk of the server"),
+    };
+    slot.reserve(needed, room).map_err(|promised| {
+        let name = &header.file_name;
+        let message = format!(
+            "{name} needs {needed} bytes, but {room} bytes {what}, {promised} of them promised to uploads under way"
+        );
+        Error::new(Reason::DiskFull, message)
+    })
+}
+
 async fn publish_stored(service: &Arc<Service>, header: &UploadHeader, held: Held) -> Result<Uploaded> {
     let (files, content) = (Arc::clone(&service.files), header.blake3.clone());
     let path = service.blocking.run(Lane::Deliver, move || files.managed_path(&content)).await?;
@@ -254,7 +223,7 @@ async fn run<T: Send + 'static>(service: &Service, work: impl FnOnce() -> Result
 struct Upload {
     service: Arc<Service>,
     header: UploadHeader,
-    slot: Option<Slot>,
+    slot: Slot,
     /// While a blocking thread works on it, it is there and not here.
     partial: Option<Box<Partial>>,
 }
@@ -269,11 +238,7 @@ impl Upload {
         let (mut waiting, mut flushed) = (Instant::now(), Instant::now());
         loop {
             let arrival = tokio::time::timeout(UNFLUSHED_MAX, data.next());
-            let arrived = match &self.slot {
-                Some(slot) => slot.waiting(waiting, arrival).await?,
-                None => arrival.await,
-            };
-            match arrived {
+            match self.slot.waiting(waiting, arrival).await? {
                 Ok(None) => return Ok(()),
                 Ok(Some(bytes)) => {
                     self.take(bytes?).await?;
@@ -285,9 +250,7 @@ impl Upload {
                 self.work(Partial::checkpoint).await?;
                 flushed = Instant::now();
                 let bytes = self.partial().durable_bytes();
-                if let Some(slot) = &self.slot {
-                    slot.durable(bytes);
-                }
+                self.slot.durable(bytes);
                 durable(bytes);
             }
         }
@@ -299,7 +262,9 @@ impl Upload {
             let message = format!("{bytes} bytes came of an upload of {announced}");
             return Err(Error::new(Reason::UploadMismatch, message));
         }
-        self.work(move |partial| partial.append(&data)).await
+        self.work(move |partial| partial.append(&data)).await?;
+        self.slot.missing(announced - bytes);
+        Ok(())
     }
 
     /// Makes the upload durable and visible.
@@ -326,7 +291,7 @@ impl Upload {
         if partial.written_bytes() != *file_bytes {
             let message = format!("{} bytes came of an upload of {file_bytes}", partial.written_bytes());
             // A client that cancels looks like one that ends its stream: both can go on, where the upload has a name.
-            let reason = if self.slot.is_some() { Reason::UploadBroken } else { Reason::UploadMismatch };
+            let reason = if self.header.id().is_some() { Reason::UploadBroken } else { Reason::UploadMismatch };
             return Err(Error::new(reason, message));
         }
         let content = partial.content();
@@ -361,11 +326,16 @@ impl Upload {
     /// Removes what can never be published, and makes durable what can go on.
     async fn give_up(mut self, error: Error) -> Error {
         let Some(partial) = self.partial.take() else { return error };
-        let left = match may_go_on(error.reason()) {
-            true => run(&self.service, move || Ok(partial.settle())).await,
-            false => run(&self.service, move || Ok(partial.remove())).await,
+        let may_go_on = may_go_on(error.reason());
+        let put_aside = move || {
+            if may_go_on {
+                partial.settle();
+            } else {
+                partial.remove();
+            }
+            Ok(())
         };
-        if let Err(second) = left {
+        if let Err(second) = run(&self.service, put_aside).await {
             tracing::warn!(error = second.chain(), "an upload could not be put aside");
         }
         error
