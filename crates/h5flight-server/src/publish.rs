@@ -9,6 +9,7 @@ mod header;
 mod held;
 pub mod names;
 mod partial;
+mod receiving;
 mod running;
 mod upload;
 

@@ -12,16 +12,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures::{Stream, StreamExt};
+use futures::Stream;
 use h5flight_array::Reason;
 use h5flight_array::file::StoredFile;
 use h5flight_catalog::model::{FilePlace, Fingerprint, Published};
 
 use super::Made;
 use super::header::UploadHeader;
-use super::held::{Adopted, Held, Kept, adopt};
+use super::held::{Adopted, Held, adopt};
 use super::names::LeftOut;
 use super::partial::{self, Mark, Partial};
+use super::receiving::Receiving;
 use super::running::Slot;
 use crate::blocking::Lane;
 use crate::blocking::turns::Share;
@@ -30,11 +31,6 @@ use crate::files;
 use crate::service::Service;
 use crate::worker::Inspection;
 
-/// Bytes that may be written and not yet durable. On a fast link this decides how often is flushed: 64 MiB keep a disk
-/// busy for longer than a flush takes, and are sent again within a second.
-const UNFLUSHED_BYTES_MAX: u64 = 64 << 20;
-/// How long bytes may be written and not yet durable. On a slow link this decides.
-const UNFLUSHED_MAX: Duration = Duration::from_secs(1);
 /// Tells uploads apart that nobody can come back for.
 static NAMELESS: AtomicU64 = AtomicU64::new(0);
 /// How often a file is asked for that somebody else has locked.
@@ -87,11 +83,10 @@ pub async fn upload(
     }
     reserve(service, &header, &slot, name).await?;
     let partial = begin(service, &header, id).await?;
-    slot.durable(partial.durable_bytes());
-    let mut upload = Upload { service: Arc::clone(service), header, slot, partial: Some(partial) };
-    match upload.receive(data, durable).await {
-        Ok(()) => upload.finish().await,
-        Err(error) => Err(upload.give_up(error).await),
+    let mut receiving = Receiving::new(service, header, slot, partial);
+    match receiving.receive(data, durable).await {
+        Ok(()) => receiving.finish().await,
+        Err(error) => Err(receiving.give_up(error).await),
     }
 }
 
@@ -159,7 +154,7 @@ async fn stored(service: &Service, header: &UploadHeader) -> Result<Option<Held>
 }
 
 /// Waits a little for another publication of the same content.
-async fn contended(service: &Service, waiting: Instant) -> Result<()> {
+pub(super) async fn contended(service: &Service, waiting: Instant) -> Result<()> {
     if waiting.elapsed() > Duration::from_millis(service.config.admission_timeout_ms) {
         return Err(Error::new(Reason::UploadInProgress, "the same content is published by another upload"));
     }
@@ -215,172 +210,20 @@ async fn begin(service: &Service, header: &UploadHeader, id: Option<String>) -> 
     Ok(partial)
 }
 
-async fn run<T: Send + 'static>(service: &Service, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub(super) async fn run<T: Send + 'static>(
+    service: &Service,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     service.blocking.run(Lane::Decode(&Share::default(), 0), work).await
 }
 
-/// An upload whose bytes arrive.
-struct Upload {
-    service: Arc<Service>,
-    header: UploadHeader,
-    slot: Slot,
-    /// While a blocking thread works on it, it is there and not here.
-    partial: Option<Box<Partial>>,
-}
-
-impl Upload {
-    /// Takes all bytes that come.
-    async fn receive(
-        &mut self,
-        mut data: impl Stream<Item = Result<Bytes>> + Unpin,
-        durable: impl Fn(u64),
-    ) -> Result<()> {
-        let (mut waiting, mut flushed) = (Instant::now(), Instant::now());
-        loop {
-            let arrival = tokio::time::timeout(UNFLUSHED_MAX, data.next());
-            match self.slot.waiting(waiting, arrival).await? {
-                Ok(None) => return Ok(()),
-                Ok(Some(bytes)) => {
-                    self.take(bytes?).await?;
-                    waiting = Instant::now();
-                }
-                Err(_) => {}
-            }
-            if self.partial().unflushed_bytes() >= UNFLUSHED_BYTES_MAX || flushed.elapsed() >= UNFLUSHED_MAX {
-                self.work(Partial::checkpoint).await?;
-                flushed = Instant::now();
-                let bytes = self.partial().durable_bytes();
-                self.slot.durable(bytes);
-                durable(bytes);
-            }
-        }
-    }
-
-    async fn take(&mut self, data: Bytes) -> Result<()> {
-        let (bytes, announced) = (self.partial().written_bytes() + data.len() as u64, self.header.file_bytes);
-        if bytes > announced {
-            let message = format!("{bytes} bytes came of an upload of {announced}");
-            return Err(Error::new(Reason::UploadMismatch, message));
-        }
-        self.work(move |partial| partial.append(&data)).await?;
-        self.slot.missing(announced - bytes);
-        Ok(())
-    }
-
-    /// Makes the upload durable and visible.
-    async fn finish(mut self) -> Result<Uploaded> {
-        let content = match self.checked() {
-            Ok(content) => content,
-            Err(error) => return Err(self.give_up(error).await),
-        };
-        let inspected = match self.inspected().await {
-            Ok(inspected) => inspected,
-            Err(error) => return Err(self.give_up(error).await),
-        };
-        let files = Arc::clone(&self.service.files);
-        let address = content.clone();
-        let path = run(&self.service, move || files.managed_path(&address)).await?;
-        let held = self.keep(path).await?;
-        publish(&self.service, &self.header, content, inspected, held).await
-    }
-
-    /// The content address, if the bytes are those that were announced.
-    fn checked(&self) -> Result<String> {
-        let UploadHeader { file_bytes, blake3, .. } = &self.header;
-        let partial = self.partial();
-        if partial.written_bytes() != *file_bytes {
-            let message = format!("{} bytes came of an upload of {file_bytes}", partial.written_bytes());
-            // A client that cancels looks like one that ends its stream: both can go on, where the upload has a name.
-            let reason = if self.header.id().is_some() { Reason::UploadBroken } else { Reason::UploadMismatch };
-            return Err(Error::new(reason, message));
-        }
-        let content = partial.content();
-        if !blake3.is_empty() && *blake3 != content {
-            let message = format!("the upload's blake3 is {content}, announced was {blake3}");
-            return Err(Error::new(Reason::UploadMismatch, message));
-        }
-        Ok(content)
-    }
-
-    async fn inspected(&mut self) -> Result<Inspected> {
-        self.work(Partial::seal).await?;
-        let path = self.partial().path().to_owned();
-        inspect(&self.service, path).await
-    }
-
-    async fn keep(&mut self, path: PathBuf) -> Result<Held> {
-        let waiting = Instant::now();
-        loop {
-            let partial = self.partial.take().expect("an upload that failed is not continued");
-            let path = path.clone();
-            match run(&self.service, move || partial.keep(&path)).await? {
-                Kept::Held(held) => return Ok(held),
-                Kept::Contended(partial) => {
-                    self.partial = Some(Box::new(partial));
-                    contended(&self.service, waiting).await?;
-                }
-            }
-        }
-    }
-
-    /// Removes what can never be published, and makes durable what can go on.
-    async fn give_up(mut self, error: Error) -> Error {
-        let Some(partial) = self.partial.take() else { return error };
-        let may_go_on = may_go_on(error.reason());
-        let put_aside = move || {
-            if may_go_on {
-                partial.settle();
-            } else {
-                partial.remove();
-            }
-            Ok(())
-        };
-        if let Err(second) = run(&self.service, put_aside).await {
-            tracing::warn!(error = second.chain(), "an upload could not be put aside");
-        }
-        error
-    }
-
-    fn partial(&self) -> &Partial {
-        self.partial.as_ref().expect("an upload that failed is not continued")
-    }
-
-    /// Works on the partial file; it comes back also when that fails.
-    async fn work(&mut self, work: impl FnOnce(&mut Partial) -> Result<()> + Send + 'static) -> Result<()> {
-        let mut partial = self.partial.take().expect("an upload that failed is not continued");
-        let (partial, done) = run(&self.service, move || {
-            let done = work(&mut partial);
-            Ok((partial, done))
-        })
-        .await?;
-        self.partial = Some(partial);
-        done
-    }
-}
-
-/// Whether a repetition with the same bytes can succeed.
-fn may_go_on(reason: Reason) -> bool {
-    matches!(
-        reason,
-        Reason::UploadBroken
-            | Reason::UploadInProgress
-            | Reason::DiskFull
-            | Reason::Io
-            | Reason::Busy
-            | Reason::CatalogUnavailable
-            | Reason::Draining
-            | Reason::BadRequest
-            | Reason::Internal
-    )
-}
-
 /// A file that a worker looked into.
-struct Inspected {
+pub(super) struct Inspected {
     fingerprint: Fingerprint,
     inspection: Inspection,
 }
 
-async fn inspect(service: &Arc<Service>, path: PathBuf) -> Result<Inspected> {
+pub(super) async fn inspect(service: &Arc<Service>, path: PathBuf) -> Result<Inspected> {
     let open = move || {
         // Read-only: the worker gets this descriptor.
         let opened = File::open(path).map_err(|error| files::disk_error("reading an upload back", error))?;
@@ -394,7 +237,7 @@ async fn inspect(service: &Arc<Service>, path: PathBuf) -> Result<Inspected> {
 }
 
 /// Publishes a managed file. It is held until the row that names it is committed.
-async fn publish(
+pub(super) async fn publish(
     service: &Arc<Service>,
     header: &UploadHeader,
     content: String,
