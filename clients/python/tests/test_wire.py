@@ -55,6 +55,14 @@ def test_a_request_is_encoded_as_generated_code_would(contract: SimpleNamespace,
     assert request.encode() == expected.SerializeToString()
 
 
+def test_the_header_of_an_upload_is_encoded_as_generated_code_would(contract: SimpleNamespace) -> None:
+    told = {"file_name": "ä.h5", "file_bytes": 1 << 40, "blake3": "ab", "idempotency_key": "k", "offset": 5}
+    for header in (told, {"file_name": "a", "file_bytes": 0, "animal": "m", "experiment": "e", "replace": True}):
+        packed = dict(wire.fields(wire.ingest_header(**header)))
+        assert packed[1].decode() == wire.INGEST_HEADER_TYPE_URL
+        assert packed[2] == contract.data.IngestHeader(**header).SerializeToString()
+
+
 def add(into: object, axis: object) -> None:
     if isinstance(axis, int):
         into.index = axis

@@ -89,6 +89,14 @@ reasons! {
     TagExists = "tag_exists",
     /// An upload's bytes are not the ones announced.
     UploadMismatch = "upload_mismatch",
+    /// The same upload is running already; ask for its status, and go on when the other stream has ended.
+    UploadInProgress = "upload_in_progress",
+    /// An upload goes on behind what the server has of it; ask for its status and go on from there.
+    UploadOffset = "upload_offset",
+    /// The stream of an upload broke off; what came is kept, go on from there.
+    UploadBroken = "upload_broken",
+    /// The data folder belongs to another catalogue, so that no file of it can be told to be garbage.
+    GarbageRefused = "garbage_refused",
     /// The upload is larger than the server takes.
     UploadTooLarge = "upload_too_large",
     /// The dataset has a null dataspace: it holds no value at all.

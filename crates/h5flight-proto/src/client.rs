@@ -10,7 +10,8 @@
 //! # Ok(()) }
 //! ```
 
-use std::path::Path;
+mod upload;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,21 +19,19 @@ use arrow::array::RecordBatch;
 use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_client::FlightServiceClient;
-use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
-use tokio::io::AsyncReadExt;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 use tonic::{Request, Status};
 
 use crate::v1::data_service_client::DataServiceClient;
-use crate::v1::{self, GetDataRequest, IngestHeader, IngestRequest, IngestResponse, ingest_request};
+use crate::v1::{self, GetDataRequest};
+
+pub use self::upload::{Retry, UploadEvent};
 
 /// One Arrow row may be a whole frame: the protocol's own bound of 2 GiB is the only one that fits.
 const MESSAGE_BYTES_MAX: usize = i32::MAX as usize;
-/// Bytes of one message of an upload.
-const UPLOAD_BYTES: usize = 1 << 20;
 /// How long a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -201,51 +200,6 @@ impl Client {
             other => ClientError::Stream(Box::new(other)),
         });
         Ok(SliceStream { batches: batches.boxed(), stats })
-    }
-
-    /// Uploads a file. `progress` is told the bytes that were handed to the connection so far.
-    ///
-    /// # Errors
-    /// [`ClientError::File`] when the file cannot be read, [`ClientError::Refused`] when the server refuses.
-    pub async fn ingest(
-        &self,
-        file: &Path,
-        header: IngestHeader,
-        progress: impl Fn(u64) + Send + 'static,
-    ) -> Result<IngestResponse, ClientError> {
-        let failed = |source| ClientError::File { path: file.display().to_string(), source };
-        let opened = tokio::fs::File::open(file).await.map_err(failed)?;
-        let broken = Arc::new(Mutex::new(None));
-        let first = IngestRequest { kind: Some(ingest_request::Kind::Header(header)) };
-        let chunks = futures::stream::unfold((opened, 0u64), {
-            let broken = Arc::clone(&broken);
-            move |(mut file, sent)| {
-                let (broken, sent) = (Arc::clone(&broken), sent);
-                let mut buffer = Vec::with_capacity(UPLOAD_BYTES);
-                async move {
-                    let limit = UPLOAD_BYTES as u64;
-                    match (&mut file).take(limit).read_to_end(&mut buffer).await {
-                        Ok(0) => None,
-                        Ok(bytes) => Some((Bytes::from(buffer), (file, sent + bytes as u64))),
-                        Err(error) => {
-                            *broken.lock().expect("no code panics while it holds this lock") = Some(error);
-                            None
-                        }
-                    }
-                }
-            }
-        });
-        let mut sent = 0u64;
-        let chunks = chunks.map(move |data| {
-            sent += data.len() as u64;
-            progress(sent);
-            IngestRequest { kind: Some(ingest_request::Kind::Data(data)) }
-        });
-        let answer = self.data.clone().ingest(futures::stream::once(async { first }).chain(chunks)).await;
-        if let Some(source) = broken.lock().expect("no code panics while it holds this lock").take() {
-            return Err(failed(source));
-        }
-        Ok(answer?.into_inner())
     }
 
     /// Who and what the server is.

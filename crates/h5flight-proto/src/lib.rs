@@ -20,6 +20,9 @@ pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descrip
 /// Type URL of a [`v1::GetDataRequest`] in an `Any`: a ticket or a descriptor's command.
 pub const GET_DATA_TYPE_URL: &str = "type.googleapis.com/h5flight.v1.GetDataRequest";
 
+/// Type URL of a [`v1::IngestHeader`] in an `Any`: the command of an upload over Flight.
+pub const INGEST_HEADER_TYPE_URL: &str = "type.googleapis.com/h5flight.v1.IngestHeader";
+
 /// Trailer with the statistics of a read, a JSON object.
 pub const STATS_TRAILER: &str = "h5flight-stats";
 
@@ -34,4 +37,10 @@ pub fn pack_request(request: &v1::GetDataRequest) -> Vec<u8> {
 pub fn unpack_request(bytes: &[u8]) -> Option<v1::GetDataRequest> {
     let any = prost_types::Any::decode(bytes).ok().filter(|any| any.type_url == GET_DATA_TYPE_URL)?;
     v1::GetDataRequest::decode(any.value.as_slice()).ok()
+}
+
+/// The header of an upload in a descriptor's command; `None` for anything else.
+pub fn unpack_header(bytes: &[u8]) -> Option<v1::IngestHeader> {
+    let any = prost_types::Any::decode(bytes).ok().filter(|any| any.type_url == INGEST_HEADER_TYPE_URL)?;
+    v1::IngestHeader::decode(any.value.as_slice()).ok()
 }

@@ -80,6 +80,12 @@ pub struct Config {
     pub result_bytes_max: u64,
     /// Largest upload, in bytes.
     pub upload_bytes_max: u64,
+    /// Bytes of uploads that are not finished, all together, those that are announced included; 0 is no bound.
+    pub upload_quota_bytes: u64,
+    /// How long an upload that broke off can go on, in hours.
+    pub upload_expiry_hours: u64,
+    /// How long a managed file that nothing names is kept, in hours.
+    pub garbage_grace_hours: u64,
     /// How long a read waits for memory, and a read or an inspection for a worker, before it is `busy`, in milliseconds.
     pub admission_timeout_ms: u64,
     /// How long a stream may stand still because its client does not read, in milliseconds.
@@ -120,6 +126,9 @@ impl Default for Config {
             decode_ratio_max: 1 << 22,
             result_bytes_max: 0,
             upload_bytes_max: 1 << 40,
+            upload_quota_bytes: 2 << 40,
+            upload_expiry_hours: 48,
+            garbage_grace_hours: 24,
             admission_timeout_ms: 10_000,
             stall_timeout_ms: 60_000,
             drain_timeout_ms: 30_000,

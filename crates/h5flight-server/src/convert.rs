@@ -14,14 +14,16 @@ use h5flight_array::meta::{ArrayMeta, Filter, Space, Storage};
 use h5flight_array::plan::{Layout, Strings};
 use h5flight_array::selection::{ElementMask, Item, Part, Points, Selection};
 use h5flight_catalog::model::{
-    AnimalSummary, ChildKind, DatasetPath, DatasetSummary, Description, Dimension, ExperimentSummary, Page, Published,
-    VersionSelector,
+    AnimalSummary, ChildKind, DatasetPath, DatasetSummary, Description, Dimension, ExperimentSummary, Page, Principal,
+    Published, VersionSelector,
 };
 use h5flight_proto::v1::{self, axis_selection, get_data_request, selection as selection_parts, version_selector};
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
+use crate::publish::garbage::{Collection, GarbageKind};
 use crate::publish::names::{LeftOut, NAME_BYTES_MAX, Naming, PATH_BYTES_MAX};
+use crate::publish::{Made, UploadHeader, Uploaded, Wishes};
 use crate::read::ReadRequest;
 
 /// Longest text of a selection, in bytes.
@@ -342,6 +344,46 @@ pub fn publication(published: Published, left_out: LeftOut) -> v1::Publication {
     }
 }
 
+/// What a client announces of an upload.
+///
+/// # Errors
+/// `bad_request`.
+pub fn upload_header(header: v1::IngestHeader, principal: &Principal) -> Result<UploadHeader> {
+    let naming = naming(&header.animal, &header.experiment)?;
+    let expected = header.expected.iter().map(history::expected).collect::<Result<_>>()?;
+    Ok(UploadHeader {
+        file_name: header.file_name,
+        file_bytes: header.file_bytes,
+        blake3: header.blake3,
+        key: header.idempotency_key,
+        offset: header.offset,
+        wishes: Wishes { expected, ..Wishes::new(naming, header.replace, principal) },
+    })
+}
+
+/// What an upload made.
+pub fn uploaded(uploaded: Uploaded) -> v1::IngestResponse {
+    let Made { published, left_out } = uploaded.made;
+    let publication = Some(publication(published, left_out));
+    v1::IngestResponse { content: uploaded.content, publication, message: left_out.to_string() }
+}
+
+/// Garbage that was found.
+pub fn collection(found: Collection) -> v1::CollectGarbageResponse {
+    let garbage = found.named.into_iter().map(|piece| v1::Garbage {
+        kind: match piece.kind {
+            GarbageKind::File => "file",
+            GarbageKind::Upload => "upload",
+            GarbageKind::Temporary => "temporary",
+        }
+        .into(),
+        name: piece.name,
+        bytes: piece.bytes,
+        age_s: piece.age.as_secs(),
+    });
+    v1::CollectGarbageResponse { garbage: garbage.collect(), count: found.count, bytes: found.bytes }
+}
+
 /// The messages of the action protocol: the same fields as in protobuf, as JSON.
 pub mod as_json {
     use super::*;
@@ -387,21 +429,37 @@ pub mod as_json {
 
     /// A report of a registration.
     pub fn report(report: &v1::RegisterReport) -> Value {
-        let publication = report.publication.as_ref().map(|made| {
-            let names: Vec<_> = made
-                .experiments
-                .iter()
-                .map(|name| json!({ "animal": name.animal, "experiment": name.experiment }))
-                .collect();
-            json!({
-                "experiments": names, "datasets": made.datasets, "chunks": made.chunks, "already": made.already,
-                "left_out": made.left_out,
-            })
-        });
+        let publication = report.publication.as_ref().map(publication);
         json!({
             "path": report.path, "publication": publication, "reason": report.reason, "message": report.message,
             "millis": report.millis,
         })
+    }
+
+    fn publication(made: &v1::Publication) -> Value {
+        let name = |name: &v1::ExperimentName| json!({ "animal": name.animal, "experiment": name.experiment });
+        json!({
+            "experiments": made.experiments.iter().map(name).collect::<Vec<_>>(), "datasets": made.datasets,
+            "chunks": made.chunks, "already": made.already, "left_out": made.left_out,
+        })
+    }
+
+    /// What an upload made.
+    pub fn uploaded(made: &v1::IngestResponse) -> Value {
+        json!({
+            "content": made.content, "publication": made.publication.as_ref().map(publication), "message": made.message,
+        })
+    }
+
+    /// How far an upload is.
+    pub fn upload_status(found: &v1::UploadStatusResponse) -> Value {
+        let state = match found.state() {
+            v1::UploadState::None => "none",
+            v1::UploadState::Partial => "partial",
+            v1::UploadState::Running => "running",
+            v1::UploadState::Complete => "complete",
+        };
+        json!({ "durable_bytes": found.durable_bytes, "state": state })
     }
 
     /// A chunk pointer.

@@ -72,7 +72,9 @@ impl Error {
         let reason = self.reason();
         let retry = match reason {
             Reason::Busy => Some(BUSY_RETRY),
-            Reason::CatalogUnavailable | Reason::Draining => Some(AWAY_RETRY),
+            Reason::CatalogUnavailable | Reason::Draining | Reason::UploadInProgress | Reason::UploadBroken => {
+                Some(AWAY_RETRY)
+            }
             _ => None,
         };
         let message = match reason {
@@ -133,6 +135,8 @@ pub const fn code(reason: Reason) -> Code {
         | Reason::VirtualSourceRefused
         | Reason::VirtualCycle
         | Reason::OpenForWriting
+        | Reason::UploadOffset
+        | Reason::GarbageRefused
         | Reason::NullDataspace => Code::FailedPrecondition,
         Reason::DatasetExists | Reason::TagExists => Code::AlreadyExists,
         Reason::ChunkTooLarge
@@ -151,8 +155,8 @@ pub const fn code(reason: Reason) -> Code {
         Reason::UnsupportedFilter | Reason::UnsupportedType | Reason::UnsupportedLayout | Reason::NotImplemented => {
             Code::Unimplemented
         }
-        Reason::CatalogUnavailable | Reason::Draining => Code::Unavailable,
-        Reason::Conflict => Code::Aborted,
+        Reason::CatalogUnavailable | Reason::Draining | Reason::UploadBroken => Code::Unavailable,
+        Reason::Conflict | Reason::UploadInProgress => Code::Aborted,
         Reason::Internal => Code::Internal,
     }
 }

@@ -19,8 +19,6 @@ use crate::error::{Error, Result};
 const FOLDER_FILES_MAX: usize = 100_000;
 /// Folders inside folders that a registration follows.
 const FOLDER_DEPTH_MAX: usize = 64;
-/// An upload that got no byte for this long has no server any more.
-const UPLOAD_AGE_MAX: std::time::Duration = std::time::Duration::from_secs(3600);
 /// Where an HDF5 signature may stand: at 0 and, behind a user block, at powers of two from 512 bytes on; here to 1 TiB.
 const SIGNATURE_OFFSETS: [u64; 33] = {
     let mut offsets = [0; 33];
@@ -73,7 +71,6 @@ impl Files {
         for folder in [&managed_path, &data_dir.join("uploads")] {
             std::fs::create_dir_all(folder).map_err(|error| refused("the data folder", folder, error))?;
         }
-        sweep_uploads(&data_dir.join("uploads"));
         let mut opened = BTreeMap::new();
         for Root { name, path } in roots {
             let path = path.canonicalize().map_err(|error| refused("the root", path, error))?;
@@ -140,6 +137,11 @@ impl Files {
         Ok(file)
     }
 
+    /// The folder of managed files.
+    pub fn managed_folder(&self) -> &Path {
+        &self.managed_path
+    }
+
     /// Where the managed file of this content is to lie, with its folder made. Blocks.
     ///
     /// # Errors
@@ -190,16 +192,6 @@ impl Files {
     }
 }
 
-/// Removes what uploads left behind that were cut off by the end of a server. Young files may be another server's.
-fn sweep_uploads(folder: &Path) {
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        let age = entry.metadata().and_then(|found| found.modified()).ok().and_then(|at| at.elapsed().ok());
-        if age.is_some_and(|age| age > UPLOAD_AGE_MAX) && std::fs::remove_file(entry.path()).is_ok() {
-            tracing::info!("an upload that was cut off before this start was removed");
-        }
-    }
-}
-
 /// Compares an open file with what was indexed.
 ///
 /// # Errors
@@ -225,6 +217,15 @@ pub fn check_unchanged(file: &StoredFile, record: &FileRecord) -> Result<()> {
 pub fn fingerprint(file: &StoredFile) -> Result<Fingerprint> {
     let file::Fingerprint { device, inode, bytes, modified_ns } = file.fingerprint_now()?;
     Ok(Fingerprint { device, inode, bytes, modified_ns })
+}
+
+/// Bytes that the file system of this folder has for us. Blocks.
+///
+/// # Errors
+/// `io`.
+pub fn free_bytes(folder: &Path) -> Result<u64> {
+    let found = rustix::fs::statvfs(folder).map_err(|error| disk_error("asking for free space", error.into()))?;
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
 /// `disk_full` where that is what it is, else `io`.

@@ -6,6 +6,7 @@
 
 mod get;
 mod history;
+mod upload;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -54,6 +55,10 @@ const ACTIONS: &[(&str, &str)] = &[
     ("search", "{query, page_size?, page_token?} -> {datasets, next_token}"),
     ("list-chunks", "{animal, experiment, dataset, page_size?, page_token?} -> {chunks, next_token}"),
     ("register", "{path, animal?, experiment?, replace?} -> one report per file; needs the role ingest"),
+    (
+        "upload-status",
+        "{file_bytes, blake3?, idempotency_key?} -> {durable_bytes, state}; needs the role ingest; the upload itself is a DoExchange",
+    ),
     ("server-info", "{} -> version, catalogue, caches, totals"),
 ];
 
@@ -123,7 +128,10 @@ impl Flight {
 
     async fn act(&self, call: &mut Call, metadata: &MetadataMap, action: &Action) -> Answer<Vec<Value>> {
         let of_history = history::role(&action.r#type);
-        let needed = of_history.unwrap_or(if action.r#type == "register" { Role::Ingest } else { Role::Read });
+        let needed = of_history.unwrap_or(match action.r#type.as_str() {
+            "register" | "upload-status" => Role::Ingest,
+            _ => Role::Read,
+        });
         let principal = admit(&self.service, call, metadata, needed).await?;
         let asked = Asked::read(action)?;
         call.path(&asked.name());
@@ -132,7 +140,9 @@ impl Flight {
             return Ok(vec![history::act(service, &principal, &action.r#type, asked).await?]);
         }
         let page = asked.page();
-        let Asked { animal, experiment, dataset, path, query, replace, at, .. } = asked;
+        let Asked {
+            animal, experiment, dataset, path, query, replace, at, file_bytes, blake3, idempotency_key, ..
+        } = asked;
         Ok(vec![match action.r#type.as_str() {
             "list-animals" => {
                 let found = browse::animals(service, v1::ListAnimalsRequest { page }).await?;
@@ -166,6 +176,10 @@ impl Flight {
                 json!({ "chunks": chunks, "next_token": found.next_token })
             }
             "server-info" => as_json::server_info(&browse::server_info(service, &principal).await),
+            "upload-status" => {
+                let asked = v1::UploadStatusRequest { file_bytes, blake3, idempotency_key };
+                as_json::upload_status(&grpc::upload_status(service, &principal, asked).await?)
+            }
             "register" => {
                 let request = v1::RegisterRequest { path, animal, experiment, replace };
                 let mut reports = grpc::register(service, &principal, &request).await?;
@@ -194,6 +208,9 @@ struct Asked {
     path: String,
     query: String,
     replace: bool,
+    file_bytes: u64,
+    blake3: String,
+    idempotency_key: String,
     page_size: u32,
     page_token: String,
     at: history::AskedVersion,
@@ -304,8 +321,14 @@ impl FlightService for Flight {
         Err(not_offered("DoPut", "files are uploaded by h5flight.v1.DataService/Ingest"))
     }
 
-    async fn do_exchange(&self, _: Request<Streaming<FlightData>>) -> Result<Response<Self::DoExchangeStream>, Status> {
-        Err(not_offered("DoExchange", "slices are read by DoGet"))
+    /// An upload: see [`upload`].
+    async fn do_exchange(
+        &self,
+        request: Request<Streaming<FlightData>>,
+    ) -> Result<Response<Self::DoExchangeStream>, Status> {
+        let call = self.service.log.call("DoExchange");
+        let (metadata, _, messages) = request.into_parts();
+        Ok(Response::new(upload::exchange(Arc::clone(&self.service), call, metadata, messages)))
     }
 
     async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {

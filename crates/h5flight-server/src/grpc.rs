@@ -13,8 +13,9 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::error::{Error, Result as Answer};
-use crate::publish::names::LeftOut;
-use crate::publish::{self, Made, Upload, UploadHeader, Wishes};
+use crate::publish::garbage::{self, Collect};
+use crate::publish::names::Naming;
+use crate::publish::{self, Made, UploadHeader, UploadStatus, Wishes};
 use crate::service::Service;
 use crate::telemetry::Call;
 use crate::{auth, browse, convert, history, read};
@@ -109,9 +110,24 @@ impl DataService for Grpc {
         &self,
         request: Request<Streaming<v1::IngestRequest>>,
     ) -> Result<Response<v1::IngestResponse>, Status> {
-        let mut call = self.service.log.call("Ingest");
+        let call = self.service.log.call("Ingest");
         let (metadata, _, messages) = request.into_parts();
-        let answer = ingest(&self.service, &mut call, &metadata, messages).await;
+        let answer = tokio::spawn(ingest(Arc::clone(&self.service), call, metadata, messages)).await;
+        let answer = answer.map_err(|_| Error::new(Reason::Internal, "an upload panicked")).flatten();
+        answer.map(Response::new).map_err(|error| error.status())
+    }
+
+    async fn upload_status(
+        &self,
+        request: Request<v1::UploadStatusRequest>,
+    ) -> Result<Response<v1::UploadStatusResponse>, Status> {
+        let mut call = self.service.log.call("UploadStatus");
+        let (metadata, _, message) = request.into_parts();
+        let answer = async {
+            let principal = admit(&self.service, &mut call, &metadata, Role::Ingest).await?;
+            upload_status(&self.service, &principal, message).await
+        };
+        let answer = answer.await;
         call.end(answer).map(Response::new).map_err(|error| error.status())
     }
 
@@ -207,6 +223,21 @@ impl DataService for Grpc {
         change_call!(self, request, "DeleteTag", |_principal, message| history::delete_tag(&self.service, message))
     }
 
+    async fn collect_garbage(
+        &self,
+        request: Request<v1::CollectGarbageRequest>,
+    ) -> Result<Response<v1::CollectGarbageResponse>, Status> {
+        let mut call = self.service.log.call("CollectGarbage");
+        let (metadata, _, message) = request.into_parts();
+        let how = if message.dry_run { Collect::Tell } else { Collect::Remove };
+        let answer = async {
+            admit(&self.service, &mut call, &metadata, Role::Admin).await?;
+            garbage::collect(&self.service, how).await.map(convert::collection)
+        };
+        let answer = answer.await;
+        call.end(answer).map(Response::new).map_err(|error| error.status())
+    }
+
     async fn get_server_info(
         &self,
         request: Request<v1::GetServerInfoRequest>,
@@ -218,66 +249,68 @@ impl DataService for Grpc {
     }
 }
 
+/// Takes an upload. It runs in a task of its own: a client that goes away ends the stream of its messages, not the work
+/// that keeps what came.
 async fn ingest(
-    service: &Arc<Service>,
-    call: &mut Call,
-    metadata: &MetadataMap,
+    service: Arc<Service>,
+    mut call: Call,
+    metadata: MetadataMap,
     mut messages: Streaming<v1::IngestRequest>,
 ) -> Answer<v1::IngestResponse> {
-    let principal = admit(service, call, metadata, Role::Ingest).await?;
-    let header = match next(&mut messages).await?.and_then(|message| message.kind) {
-        Some(ingest_request::Kind::Header(header)) => header,
-        Some(ingest_request::Kind::Data(_)) | None => {
-            return Err(Error::new(Reason::BadRequest, "an upload begins with its header"));
-        }
-    };
-    call.path(&header.file_name);
-    if !header.idempotency_key.is_empty()
-        && let Some(published) = service.catalog.find_ingest(&header.idempotency_key).await?
-    {
-        // Without a hash the bytes have to come before it is known whether they are the same.
-        let content = published.content.clone().unwrap_or_default();
-        if header.blake3 == content {
-            let publication = Some(convert::publication(published, LeftOut::default()));
-            return Ok(v1::IngestResponse { content, publication, message: String::new() });
-        }
-        if !header.blake3.is_empty() {
-            let message = format!("the idempotency key {:?} was used for another file", header.idempotency_key);
-            return Err(Error::new(Reason::UploadMismatch, message));
-        }
-    }
-    let naming = convert::naming(&header.animal, &header.experiment)?;
-    let expected = header.expected.iter().map(convert::history::expected).collect::<Answer<_>>()?;
-    let header = UploadHeader {
-        file_name: header.file_name,
-        file_bytes: header.file_bytes,
-        blake3: header.blake3,
-        key: header.idempotency_key,
-        wishes: Wishes { expected, ..Wishes::new(naming, header.replace, &principal) },
-    };
-    let mut upload = Upload::begin(service, header).await?;
-    while let Some(message) = next(&mut messages).await? {
-        match message.kind {
-            Some(ingest_request::Kind::Data(data)) => upload.take(data).await?,
-            Some(ingest_request::Kind::Header(_)) | None => {
-                return Err(Error::new(Reason::BadRequest, "an upload has one header, then bytes only"));
+    let answer = async {
+        let principal = admit(&service, &mut call, &metadata, Role::Ingest).await?;
+        let header = match messages.next().await.transpose().map_err(broken)?.and_then(|message| message.kind) {
+            Some(ingest_request::Kind::Header(header)) => header,
+            Some(ingest_request::Kind::Data(_)) | None => {
+                return Err(Error::new(Reason::BadRequest, "an upload begins with its header"));
             }
-        }
-    }
-    let uploaded = upload.finish().await?;
-    call.sent(0, 0, "upload");
-    let Made { published, left_out } = uploaded.made;
-    let publication = Some(convert::publication(published, left_out));
-    Ok(v1::IngestResponse { content: uploaded.content, publication, message: left_out.to_string() })
+        };
+        call.path(&header.file_name);
+        let header = convert::upload_header(header, &principal)?;
+        let data = messages.map(|message| match message.map_err(broken)?.kind {
+            Some(ingest_request::Kind::Data(data)) => Ok(data),
+            Some(ingest_request::Kind::Header(_)) | None => {
+                Err(Error::new(Reason::BadRequest, "an upload has one header, then bytes only"))
+            }
+        });
+        let uploaded = publish::upload(&service, header, data, |_| {}).await?;
+        call.sent(0, 0, "upload");
+        Ok(convert::uploaded(uploaded))
+    };
+    let answer = answer.await;
+    call.end(answer)
 }
 
-/// The next message of a client; its going away ends the call.
-async fn next<T>(messages: &mut Streaming<T>) -> Answer<Option<T>> {
-    let broken = |status: Status| {
-        let message = "the upload broke off before its end";
-        h5flight_array::Error::new(Reason::UploadMismatch, message).with_source(status).into()
+/// How far an upload of this principal is.
+///
+/// # Errors
+/// `upload_mismatch`, `catalog_unavailable`, `io`.
+pub async fn upload_status(
+    service: &Arc<Service>,
+    principal: &Principal,
+    asked: v1::UploadStatusRequest,
+) -> Answer<v1::UploadStatusResponse> {
+    let header = UploadHeader {
+        file_bytes: asked.file_bytes,
+        blake3: asked.blake3,
+        key: asked.idempotency_key,
+        wishes: Wishes::new(Naming::default(), false, principal),
+        ..UploadHeader::default()
     };
-    messages.message().await.map_err(broken)
+    let status = publish::upload_status(service, &header).await?;
+    let (state, durable_bytes) = match status {
+        UploadStatus::None => (v1::UploadState::None, 0),
+        UploadStatus::Partial(bytes) => (v1::UploadState::Partial, bytes),
+        UploadStatus::Running(bytes) => (v1::UploadState::Running, bytes),
+        UploadStatus::Complete => (v1::UploadState::Complete, header.file_bytes),
+    };
+    Ok(v1::UploadStatusResponse { durable_bytes, state: state.into() })
+}
+
+/// A client went away.
+pub fn broken(status: Status) -> Error {
+    let message = "the upload broke off before its end";
+    h5flight_array::Error::new(Reason::UploadBroken, message).with_source(status).into()
 }
 
 /// Registers file by file in a task of its own; it ends early when nobody receives the reports any more.

@@ -4,7 +4,13 @@
 //! before the transaction, which is what makes it visible: completely or not at all.
 
 mod dimensions;
+pub mod garbage;
+mod header;
+mod held;
 pub mod names;
+mod partial;
+mod receiving;
+mod running;
 mod upload;
 
 use std::collections::BTreeSet;
@@ -20,13 +26,16 @@ use h5flight_catalog::model::{
     Publication, Published,
 };
 
-pub use upload::{Upload, UploadHeader, Uploaded};
+pub use header::UploadHeader;
+pub use running::Uploads;
+pub use upload::{UploadStatus, Uploaded, upload, upload_status};
 
 use self::dimensions::Scales;
 use self::names::{LeftOut, Lost, Naming};
 use crate::blocking::Lane;
 use crate::blocking::turns::Share;
 use crate::error::{Error, Result};
+use crate::faults;
 use crate::files::{self, Located};
 use crate::service::Service;
 use crate::worker::{Inspected, Inspection};
@@ -147,7 +156,9 @@ async fn inspect(service: &Arc<Service>, file: &StoredFile, before: Fingerprint)
 
 /// Makes a publication visible and drops what it supersedes from memory. Redis lets it expire.
 async fn publish(service: &Arc<Service>, publication: Publication) -> Result<Published> {
+    faults::pass("publish::begin")?;
     let published = service.catalog.publish(&publication).await?;
+    faults::pass("publish::committed")?;
     for (animal, experiment) in &published.experiments {
         service.versions.forget(animal, experiment);
     }

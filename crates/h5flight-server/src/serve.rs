@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow_flight::flight_service_server::FlightServiceServer;
+use h5flight_array::Reason;
 use h5flight_catalog::Catalog;
 use h5flight_catalog::model::OpenOptions;
 use h5flight_proto::v1::data_service_server::DataServiceServer;
@@ -36,6 +37,7 @@ use crate::files::Files;
 use crate::flight::{Flight, FlightDoor};
 use crate::grpc::Grpc;
 use crate::memory::MEMORY_UNIT_BYTES;
+use crate::publish::{Uploads, garbage};
 use crate::service::Service;
 use crate::telemetry::AccessLog;
 use crate::versions::Versions;
@@ -154,6 +156,7 @@ pub async fn serve(
     let page =
         http::serve(listeners.http, Arc::clone(&service), metrics, draining.clone(), stopped.clone().cancelled_owned());
     let page = tokio::spawn(page);
+    tokio::spawn(collect_garbage(Arc::clone(&service), draining.clone()));
     let stopping = tokio::spawn({
         let draining = draining.clone();
         async move {
@@ -199,6 +202,19 @@ async fn serve_unix(
 
 fn port_failed(error: tonic::transport::Error) -> StartError {
     StartError::because("the gRPC port failed", error)
+}
+
+/// Now and then, until the server stops.
+async fn collect_garbage(service: Arc<Service>, draining: CancellationToken) {
+    let mut ticks = tokio::time::interval(garbage::INTERVAL);
+    while draining.run_until_cancelled(ticks.tick()).await.is_some() {
+        match garbage::collect(&service, garbage::Collect::Remove).await {
+            Ok(found) if found.count == 0 => {}
+            Ok(found) => tracing::info!(pieces = found.count, bytes = found.bytes, "garbage was collected"),
+            Err(error) if error.reason() == Reason::Busy => {}
+            Err(error) => tracing::warn!(error = error.chain(), "garbage was not collected"),
+        }
+    }
 }
 
 async fn set_health(health: &HealthReporter, status: ServingStatus) {
@@ -289,6 +305,8 @@ async fn build(
     Ok(Arc::new(Service {
         versions: Versions::new(Arc::clone(&catalog)),
         files: Arc::new(files),
+        collecting: tokio::sync::Mutex::default(),
+        uploads: Arc::new(Uploads::new(config.data_dir.join("uploads"))),
         blocking: Blocking::new(config.decode_threads),
         scratches: Scratches::default(),
         workers: Workers::new(program, &config),

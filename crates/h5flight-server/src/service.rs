@@ -13,6 +13,7 @@ use crate::cache::MemoryCache;
 use crate::cache::redis::RedisCache;
 use crate::config::Config;
 use crate::files::Files;
+use crate::publish::Uploads;
 use crate::telemetry::AccessLog;
 use crate::versions::Versions;
 use crate::worker::Workers;
@@ -27,6 +28,10 @@ pub struct Service {
     pub versions: Versions,
     /// Where files are.
     pub files: Arc<Files>,
+    /// Uploads that are not finished.
+    pub uploads: Arc<Uploads>,
+    /// Held while garbage is collected.
+    pub collecting: tokio::sync::Mutex<()>,
     /// Where blocking work runs.
     pub blocking: Blocking,
     /// What decoding needs.

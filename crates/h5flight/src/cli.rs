@@ -7,7 +7,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::command::{
-    access_log, chunks, diff, get, healthcheck, info, ingest, ls, register, rollback, search, serve, tag, token,
+    access_log, chunks, diff, gc, get, healthcheck, info, ingest, ls, register, rollback, search, serve, tag, token,
     versions, worker,
 };
 use crate::connection::ConnectionFlags;
@@ -52,6 +52,8 @@ enum Command {
     Tag(tag::Args),
     /// Make an older version of a dataset the newest again, as a new version
     Rollback(rollback::Args),
+    /// Remove uploaded files that nothing names, and uploads that nobody went on with; needs the role admin
+    Gc(gc::Args),
     /// Show what the server is and how it is doing
     Info(info::Args),
     /// Make, list and revoke tokens, in the catalogue itself
@@ -111,6 +113,7 @@ fn dispatch(command: Command, globals: &Globals) -> Result<ExitCode, Failure> {
         Command::Diff(args) => diff::run(&args, globals),
         Command::Tag(args) => tag::run(&args, globals),
         Command::Rollback(args) => rollback::run(&args, globals),
+        Command::Gc(args) => gc::run(&args, globals),
         Command::Info(args) => info::run(&args, globals),
     };
     done.map(|()| ExitCode::SUCCESS)

@@ -4,6 +4,7 @@
 pub mod access_log;
 pub mod chunks;
 pub mod diff;
+pub mod gc;
 pub mod get;
 pub mod healthcheck;
 pub mod info;

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .attributes import Attributes
+from .blake3 import file_blake3
 from .connection import DEFAULT_URL, Connection
 from .dataset import Dataset
 from .errors import H5FlightError, NotFoundError
 from .history import Time, VersionAt
+from .uploads import Upload
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -216,6 +218,64 @@ class Client(_Named["Animal"]):
         """
         body = {"path": os.fspath(path), "animal": animal, "experiment": experiment, "replace": replace}
         return self._connection.act("register", **body)
+
+    def ingest(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        animal: str = "",
+        experiment: str = "",
+        replace: bool = False,
+        key: str = "",
+        progress: Callable[[int, int], object] | None = None,
+        failures_max: int = 10,
+    ) -> dict[str, Any]:
+        """Upload a file; it is durable and visible when this returns.
+
+        The file is hashed first. An upload that broke off, also one of another process, goes on where the server has it
+        durable: call this again. What the server has already is not sent again.
+
+        Parameters
+        ----------
+        path : str or path
+            A file of this machine.
+        animal, experiment : str
+            Names to give; without them the file decides.
+        replace : bool
+            Whether datasets that are served from another file are replaced.
+        key : str
+            Idempotency key: repeating the upload with it gives the first answer again.
+        progress : callable, optional
+            Told the bytes sent so far and the size of the file.
+        failures_max : int
+            Broken connections in a row, without progress between them, before it is given up: with waits that double
+            up to 20 s, 10 are about two minutes.
+
+        Returns
+        -------
+        dict
+            ``content`` (blake3 of the file), ``publication`` (what became visible), ``message`` (what was left out).
+
+        Examples
+        --------
+        >>> with h5flight.connect() as client:  # doctest: +SKIP
+        ...     client.ingest("recording.nwb", animal="m01", experiment="day1")
+        """
+        size = os.path.getsize(path)
+        header = {
+            "file_name": os.path.basename(os.fspath(path)),
+            "file_bytes": size,
+            "blake3": file_blake3(path),
+            "idempotency_key": key,
+            "animal": animal,
+            "experiment": experiment,
+            "replace": replace,
+        }
+        told = progress or (lambda _sent, _size: None)
+        upload = Upload(
+            self._connection, path, header, progress=lambda sent: told(sent, size), failures_max=failures_max
+        )
+        return upload.run()
 
     def server_info(self) -> dict[str, Any]:
         """What the server is and how it is doing: version, catalogue, totals, cache, who asks."""

@@ -47,6 +47,26 @@ class _Calls(flight.ClientMiddlewareFactory):  # type: ignore[misc]
         return self.last.call  # type: ignore[no-any-return]
 
 
+class Exchange:
+    """An upload under way."""
+
+    def __init__(self, writer: flight.FlightStreamWriter, reader: flight.FlightStreamReader) -> None:
+        self._writer, self._reader = writer, reader
+
+    def send(self, data: bytes) -> None:
+        """Send the next bytes."""
+        self._writer.write_metadata(pa.py_buffer(data))
+
+    def answer(self) -> dict[str, Any]:
+        """End the upload and wait for the server's answer."""
+        self._writer.done_writing()
+        answer: dict[str, Any] = {}
+        for chunk in self._reader:
+            # The answers before the last one tell how far it is.
+            answer = json.loads(chunk.app_metadata.to_pybytes())
+        return answer
+
+
 class Connection:
     """Calls to one server. Threads may share it; it is opened at the first call, and anew in a forked process.
 
@@ -177,6 +197,24 @@ class Connection:
             except BaseException:
                 reader.cancel()
                 raise
+
+    @contextlib.contextmanager
+    def exchange(self, header: dict[str, Any]) -> Iterator[Exchange]:
+        """Start an upload. Leaving early breaks it off, so that it can go on."""
+        client = self._flight()
+        headers = [(b"authorization", b"Bearer " + self.token.encode())] if self.token else []
+        with self._errors():
+            descriptor = flight.FlightDescriptor.for_command(wire.ingest_header(**header))
+            # No time limit: it would be one for the whole file.
+            writer, reader = client.do_exchange(descriptor, flight.FlightCallOptions(headers=headers))
+            try:
+                yield Exchange(writer, reader)
+            except BaseException:
+                reader.cancel()
+                # What was wrong is told by the end of the call, not by the message that could not be sent.
+                writer.close()
+                raise
+            writer.close()
 
     def array(self, request: wire.GetData) -> tuple[arrays.Array, dict[str, str]]:
         """Read into numpy; also gives the metadata of the schema."""

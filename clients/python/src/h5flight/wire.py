@@ -1,8 +1,9 @@
 """The few protobuf messages that travel between client and server, written and read by hand.
 
-The client sends one message (`h5flight.v1.GetDataRequest`) and reads two small ones (`BatchMetadata` and the
-`google.rpc.Status` of an error). The protobuf runtime would be one more dependency, with generated code that has to fit
-its version, for about a hundred lines; `tests/test_wire.py` holds them against code generated from the contract.
+The client sends two messages (`h5flight.v1.GetDataRequest` and `IngestHeader`) and reads two small ones
+(`BatchMetadata` and the `google.rpc.Status` of an error). The protobuf runtime would be one more dependency, with
+generated code that has to fit its version, for about a
+hundred lines; `tests/test_wire.py` holds them against code generated from the contract.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 GET_DATA_TYPE_URL = "type.googleapis.com/h5flight.v1.GetDataRequest"
+INGEST_HEADER_TYPE_URL = "type.googleapis.com/h5flight.v1.IngestHeader"
 ERROR_INFO_TYPE_URL = "type.googleapis.com/google.rpc.ErrorInfo"
 ERROR_DOMAIN = "h5flight"
 
@@ -193,6 +195,23 @@ class GetData:
     def ticket(self) -> bytes:
         """Encode the message in a `google.protobuf.Any`, which is what a Flight ticket or command carries."""
         return text(1, GET_DATA_TYPE_URL) + block(2, self.encode())
+
+
+def ingest_header(
+    *,
+    file_name: str,
+    file_bytes: int,
+    blake3: str = "",
+    idempotency_key: str = "",
+    animal: str = "",
+    experiment: str = "",
+    replace: bool = False,
+    offset: int = 0,
+) -> bytes:
+    """Encode an `IngestHeader` in a `google.protobuf.Any`, which is what the command of an upload carries."""
+    names = text(4, idempotency_key) + text(5, animal) + text(6, experiment) + number(7, int(replace))
+    header = text(1, file_name) + number(2, file_bytes) + text(3, blake3) + names + number(8, offset)
+    return text(1, INGEST_HEADER_TYPE_URL) + block(2, header)
 
 
 def fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:

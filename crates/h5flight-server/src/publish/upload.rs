@@ -1,40 +1,40 @@
-//! An upload: bytes arrive in a temporary file beside its destination, hashed on the way, and become visible in the end.
+//! An upload: bytes arrive in a partial file beside their destination, hashed on the way, and become visible in the end.
 //!
-//! The order is what makes it safe: bytes, fsync, inspection, rename to the content address, fsync of the folder, one
-//! SQL transaction, acknowledgement. A crash before the transaction leaves a file that nobody names; a dropped
-//! [`Upload`] removes its temporary file.
+//! The order is what makes it safe: bytes, fsync, inspection, move to the content address, fsync of the folders, one SQL
+//! transaction, acknowledgement. A crash before the transaction leaves a file that nobody names, or a partial one that
+//! its client goes on with. What counts as durable was flushed first and is in the mark ([`super::partial`]); the bytes
+//! at an address are locked until the row that names them is committed ([`super::held`]).
 
 use std::fs::File;
-use std::io::Write;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures::Stream;
 use h5flight_array::Reason;
 use h5flight_array::file::StoredFile;
-use h5flight_catalog::model::FilePlace;
+use h5flight_catalog::model::{FilePlace, Fingerprint, Published};
 
-use super::{Made, Wishes};
+use super::Made;
+use super::header::UploadHeader;
+use super::held::{Adopted, Held, adopt};
+use super::names::LeftOut;
+use super::partial::{self, Mark, Partial};
+use super::receiving::Receiving;
+use super::running::Slot;
 use crate::blocking::Lane;
 use crate::blocking::turns::Share;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::service::Service;
+use crate::worker::Inspection;
 
-/// What the client announced.
-#[derive(Clone, Debug, Default)]
-pub struct UploadHeader {
-    /// Name for people, without folders.
-    pub file_name: String,
-    /// Size in bytes.
-    pub file_bytes: u64,
-    /// blake3, lowercase hex; empty when not known.
-    pub blake3: String,
-    /// Idempotency key; empty when the content decides.
-    pub key: String,
-    /// Everything else.
-    pub wishes: Wishes,
-}
+/// Tells uploads apart that nobody can come back for.
+static NAMELESS: AtomicU64 = AtomicU64::new(0);
+/// How often a file is asked for that somebody else has locked.
+const CONTENDED_WAIT: Duration = Duration::from_millis(50);
 
 /// What an upload made.
 #[derive(Clone, Debug)]
@@ -45,122 +45,210 @@ pub struct Uploaded {
     pub made: Made,
 }
 
-/// An upload on its way.
-pub struct Upload {
-    service: Arc<Service>,
+/// How an upload stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UploadStatus {
+    /// Nothing is here.
+    None,
+    /// It broke off after so many durable bytes.
+    Partial(u64),
+    /// A stream is under way, with so many durable bytes by now.
+    Running(u64),
+    /// All bytes are here.
+    Complete,
+}
+
+/// Takes one upload from its header to its publication. `durable` is told how many bytes are durable, now and then.
+///
+/// # Errors
+/// `bad_request`, `upload_too_large`, `upload_in_progress`, `upload_offset`; `upload_mismatch` and those of inspecting,
+/// and then nothing is left behind; `disk_full`, `io` and those of `data`, and then it can go on; those of publishing,
+/// and then the bytes stay at their address, where a repeated upload finds them.
+pub async fn upload(
+    service: &Arc<Service>,
     header: UploadHeader,
-    temporary: Option<Temporary>,
-    received_bytes: u64,
-}
-
-/// The temporary file with the hash of what is in it; removed when dropped.
-struct Temporary {
-    file: tempfile::NamedTempFile,
-    hasher: blake3::Hasher,
-}
-
-impl Upload {
-    /// Checks the announcement and makes the temporary file.
-    ///
-    /// # Errors
-    /// `bad_request` for a name with folders, `upload_too_large`, `disk_full`, `io`.
-    pub async fn begin(service: &Arc<Service>, header: UploadHeader) -> Result<Self> {
-        let name = &header.file_name;
-        if name.is_empty() || name.len() > 255 || name.contains(['/', '\0']) {
-            return Err(Error::new(Reason::BadRequest, format!("{name:?} is not a file name")));
-        }
-        let bytes_max = service.config.upload_bytes_max;
-        if header.file_bytes > bytes_max {
-            let message = format!("{name} has {} bytes, uploads are limited to {bytes_max}", header.file_bytes);
-            return Err(Error::new(Reason::UploadTooLarge, message));
-        }
-        let folder = service.config.data_dir.join("uploads");
-        let make = move || {
-            let file = tempfile::Builder::new().prefix("upload-").tempfile_in(folder);
-            let file = file.map_err(|error| files::disk_error("beginning an upload", error))?;
-            Ok::<_, Error>(Temporary { file, hasher: blake3::Hasher::new() })
-        };
-        let temporary = Some(service.blocking.run(Lane::Decode(&Share::default(), 0), make).await?);
-        Ok(Self { service: Arc::clone(service), header, temporary, received_bytes: 0 })
+    data: impl Stream<Item = Result<Bytes>> + Unpin,
+    durable: impl Fn(u64),
+) -> Result<Uploaded> {
+    header.check(service.config.upload_bytes_max)?;
+    if let Some(published) = earlier(service, &header).await? {
+        let content = published.content.clone().unwrap_or_default();
+        return Ok(Uploaded { content, made: Made { published, left_out: LeftOut::default() } });
     }
-
-    /// Takes the next bytes.
-    ///
-    /// # Errors
-    /// `upload_mismatch` when more come than were announced; `disk_full`, `io`.
-    pub async fn take(&mut self, data: Bytes) -> Result<()> {
-        self.received_bytes += data.len() as u64;
-        let announced = self.header.file_bytes;
-        if self.received_bytes > announced {
-            let message = format!("{} bytes came of an upload of {announced}", self.received_bytes);
-            return Err(Error::new(Reason::UploadMismatch, message));
-        }
-        let mut temporary = self.temporary.take().expect("an upload that failed is not continued");
-        let write = move || {
-            let written = temporary.file.write_all(&data);
-            written.map_err(|error| files::disk_error("writing an upload", error))?;
-            temporary.hasher.update(&data);
-            Ok::<_, Error>(temporary)
-        };
-        self.temporary = Some(self.service.blocking.run(Lane::Decode(&Share::default(), 0), write).await?);
-        Ok(())
+    let id = header.id();
+    let name = id.clone().unwrap_or_else(|| format!("nameless-{:032x}", NAMELESS.fetch_add(1, Ordering::Relaxed)));
+    let slot = service.uploads.enter(&name).await?;
+    if let Some(held) = stored(service, &header).await? {
+        return publish_stored(service, &header, held).await;
     }
-
-    /// Makes the upload durable and visible.
-    ///
-    /// # Errors
-    /// `upload_mismatch`; those of inspecting, and then nothing is left behind; those of publishing, and then the bytes
-    /// stay at their address, where a repeated upload finds them.
-    pub async fn finish(mut self) -> Result<Uploaded> {
-        let temporary = self.temporary.take().expect("an upload that failed is not continued");
-        let content = temporary.hasher.finalize().to_hex().to_string();
-        self.check(&content)?;
-        let temporary = self.service.blocking.run(Lane::Decode(&Share::default(), 0), move || sync(temporary)).await?;
-        // Read-only: the worker gets this descriptor.
-        let opened = File::open(temporary.file.path());
-        let opened = StoredFile::new(opened.map_err(|error| files::disk_error("reading an upload back", error))?)?;
-        let before = files::fingerprint(&opened)?;
-        let inspection = super::inspect(&self.service, &opened, before).await?;
-        let files = Arc::clone(&self.service.files);
-        let address = content.clone();
-        let keep = move || keep(temporary, &files.managed_path(&address)?);
-        self.service.blocking.run(Lane::Decode(&Share::default(), 0), keep).await?;
-        let UploadHeader { file_name, key, wishes, .. } = &self.header;
-        let place = FilePlace::Managed { content: content.clone() };
-        let (mut publication, left_out) = super::publication(place, before, file_name.clone(), inspection, wishes);
-        publication.ingest_key = (!key.is_empty()).then(|| key.clone());
-        let published = super::publish(&self.service, publication).await?;
-        Ok(Uploaded { content, made: Made { published, left_out } })
-    }
-
-    fn check(&self, content: &str) -> Result<()> {
-        let UploadHeader { file_bytes, blake3, .. } = &self.header;
-        if self.received_bytes != *file_bytes {
-            let message = format!("{} bytes came of an upload of {file_bytes}", self.received_bytes);
-            return Err(Error::new(Reason::UploadMismatch, message));
-        }
-        if !blake3.is_empty() && blake3 != content {
-            let message = format!("the upload's blake3 is {content}, announced was {blake3}");
-            return Err(Error::new(Reason::UploadMismatch, message));
-        }
-        Ok(())
+    reserve(service, &header, &slot, name).await?;
+    let partial = begin(service, &header, id).await?;
+    let mut receiving = Receiving::new(service, header, slot, partial);
+    match receiving.receive(data, durable).await {
+        Ok(()) => receiving.finish().await,
+        Err(error) => Err(receiving.give_up(error).await),
     }
 }
 
-fn sync(temporary: Temporary) -> Result<Temporary> {
-    let synced = temporary.file.as_file().sync_all();
-    synced.map_err(|error| files::disk_error("making an upload durable", error))?;
-    Ok(temporary)
+/// How far an upload is; of its header the size, the blake3, the key and the principal count.
+///
+/// # Errors
+/// `upload_mismatch` for a key that was used for another file; `catalog_unavailable`, `io`.
+pub async fn upload_status(service: &Arc<Service>, header: &UploadHeader) -> Result<UploadStatus> {
+    if earlier(service, header).await?.is_some() {
+        return Ok(UploadStatus::Complete);
+    }
+    let Some(id) = header.id() else { return Ok(UploadStatus::None) };
+    if let Some(bytes) = service.uploads.running(&id) {
+        return Ok(UploadStatus::Running(bytes));
+    }
+    if stored(service, header).await?.is_some() {
+        return Ok(UploadStatus::Complete);
+    }
+    let folder = service.uploads.folder().to_owned();
+    let look = move || partial::durable_bytes(&folder, &id);
+    Ok(match service.blocking.run(Lane::Deliver, look).await? {
+        0 => UploadStatus::None,
+        bytes => UploadStatus::Partial(bytes),
+    })
 }
 
-/// Moves the temporary file to its address. A file that is there already has the same bytes: either may stay.
-fn keep(temporary: Temporary, path: &Path) -> Result<()> {
-    let moved = temporary.file.persist(path);
-    moved.map_err(|error| files::disk_error("keeping an upload", error.error))?;
-    // The folder of the file, and the one above it: the folder itself may be new.
-    for folder in path.ancestors().skip(1).take(2) {
-        let synced = File::open(folder).and_then(|folder| folder.sync_all());
-        synced.map_err(|error| files::disk_error("making an upload durable", error))?;
+/// What the key of an upload made before. Without a hash the key and the size say that it is the same.
+async fn earlier(service: &Service, header: &UploadHeader) -> Result<Option<Published>> {
+    if header.key.is_empty() {
+        return Ok(None);
     }
+    let Some(published) = service.catalog.find_ingest(&header.key).await? else { return Ok(None) };
+    let content = published.content.clone().unwrap_or_default();
+    let same = match header.blake3.as_str() {
+        "" => {
+            let file = service.catalog.find_file(&FilePlace::Managed { content }).await?;
+            file.is_some_and(|file| file.fingerprint.bytes == header.file_bytes)
+        }
+        blake3 => blake3 == content,
+    };
+    match same {
+        true => Ok(Some(published)),
+        false => {
+            let message = format!("the idempotency key {:?} was used for another file", header.key);
+            Err(Error::new(Reason::UploadMismatch, message))
+        }
+    }
+}
+
+/// The announced content, where it is here already.
+async fn stored(service: &Service, header: &UploadHeader) -> Result<Option<Held>> {
+    if header.blake3.is_empty() {
+        return Ok(None);
+    }
+    let waiting = Instant::now();
+    loop {
+        let (files, content, bytes) = (Arc::clone(&service.files), header.blake3.clone(), header.file_bytes);
+        let look = move || adopt(&files.managed_path(&content)?, bytes);
+        match service.blocking.run(Lane::Deliver, look).await? {
+            Adopted::Held(held) => return Ok(Some(held)),
+            Adopted::Missing | Adopted::Damaged(_) => return Ok(None),
+            Adopted::Contended => contended(service, waiting).await?,
+        }
+    }
+}
+
+/// Waits a little for another publication of the same content.
+pub(super) async fn contended(service: &Service, waiting: Instant) -> Result<()> {
+    if waiting.elapsed() > Duration::from_millis(service.config.admission_timeout_ms) {
+        return Err(Error::new(Reason::UploadInProgress, "the same content is published by another upload"));
+    }
+    tokio::time::sleep(CONTENDED_WAIT).await;
     Ok(())
+}
+
+/// Makes sure that the disk, and the quota, have room for all that is to come, from this upload and those under way.
+async fn reserve(service: &Service, header: &UploadHeader, slot: &Slot, name: String) -> Result<()> {
+    let needed = header.file_bytes.saturating_sub(header.offset);
+    let folder = service.uploads.folder().to_owned();
+    let look = move || Ok::<_, Error>((partial::other_bytes(&folder, &name)?, files::free_bytes(&folder)?));
+    let (unfinished, free) = service.blocking.run(Lane::Deliver, look).await?;
+    let quota = match service.config.upload_quota_bytes {
+        0 => u64::MAX,
+        quota => quota.saturating_sub(unfinished),
+    };
+    let (room, what) = match quota < free {
+        true => (quota, "are left of the quota for unfinished uploads"),
+        false => (free, "are free on the disk of the server"),
+    };
+    slot.reserve(needed, room).map_err(|promised| {
+        let name = &header.file_name;
+        let message = format!(
+            "{name} needs {needed} bytes, but {room} bytes {what}, {promised} of them promised to uploads under way"
+        );
+        Error::new(Reason::DiskFull, message)
+    })
+}
+
+async fn publish_stored(service: &Arc<Service>, header: &UploadHeader, held: Held) -> Result<Uploaded> {
+    let (files, content) = (Arc::clone(&service.files), header.blake3.clone());
+    let path = service.blocking.run(Lane::Deliver, move || files.managed_path(&content)).await?;
+    let inspected = inspect(service, path).await?;
+    publish(service, header, header.blake3.clone(), inspected, held).await
+}
+
+/// Opens the partial file and hashes what it has.
+async fn begin(service: &Service, header: &UploadHeader, id: Option<String>) -> Result<Box<Partial>> {
+    let folder = service.uploads.folder().to_owned();
+    let told = Mark { durable_bytes: 0, file_bytes: header.file_bytes, file_name: header.file_name.clone() };
+    let offset = header.offset;
+    let open = move || match id {
+        Some(id) => Partial::open(&folder, &id, told, offset).map(Box::new),
+        None => Partial::nameless(&folder).map(Box::new),
+    };
+    let mut partial = run(service, open).await?;
+    let mut more = offset > 0;
+    while more {
+        let piece = move || partial.rehash().map(|more| (partial, more));
+        (partial, more) = run(service, piece).await?;
+    }
+    Ok(partial)
+}
+
+pub(super) async fn run<T: Send + 'static>(
+    service: &Service,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    service.blocking.run(Lane::Decode(&Share::default(), 0), work).await
+}
+
+/// A file that a worker looked into.
+pub(super) struct Inspected {
+    fingerprint: Fingerprint,
+    inspection: Inspection,
+}
+
+pub(super) async fn inspect(service: &Arc<Service>, path: PathBuf) -> Result<Inspected> {
+    let open = move || {
+        // Read-only: the worker gets this descriptor.
+        let opened = File::open(path).map_err(|error| files::disk_error("reading an upload back", error))?;
+        let opened = StoredFile::new(opened)?;
+        let fingerprint = files::fingerprint(&opened)?;
+        Ok((opened, fingerprint))
+    };
+    let (opened, fingerprint) = run(service, open).await?;
+    let inspection = super::inspect(service, &opened, fingerprint).await?;
+    Ok(Inspected { fingerprint, inspection })
+}
+
+/// Publishes a managed file. It is held until the row that names it is committed.
+pub(super) async fn publish(
+    service: &Arc<Service>,
+    header: &UploadHeader,
+    content: String,
+    Inspected { fingerprint, inspection }: Inspected,
+    held: Held,
+) -> Result<Uploaded> {
+    let place = FilePlace::Managed { content: content.clone() };
+    let UploadHeader { file_name, key, wishes, .. } = header;
+    let (mut publication, left_out) = super::publication(place, fingerprint, file_name.clone(), inspection, wishes);
+    publication.ingest_key = (!key.is_empty()).then(|| key.clone());
+    let published = super::publish(service, publication).await?;
+    drop(held);
+    Ok(Uploaded { content, made: Made { published, left_out } })
 }

@@ -1,24 +1,28 @@
-//! `h5flight ingest`: files are uploaded; the server keeps them by their content.
+//! `h5flight ingest`: files are uploaded, some at a time; the server keeps them by their content. What breaks off goes on
+//! by itself, and what is interrupted goes on when the same command is given again.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use h5flight_proto::client::{Client, ClientError};
+use futures::StreamExt;
+use h5flight_proto::client::{Client, ClientError, Retry, UploadEvent};
 use h5flight_proto::v1::{IngestHeader, IngestResponse};
 use serde_json::json;
 
-use super::progress::bytes_bar;
+use super::progress::Bars;
 use super::register::{noted, publication_json, publication_text};
 use crate::cli::Globals;
 use crate::connection::{ConnectionFlags, with_client};
 use crate::failure::Failure;
-use crate::output::{Form, JsonArray, clean, line};
+use crate::output::{Form, JsonArray, clean, line, note};
 use crate::quantity::show_bytes;
 
 /// Bytes that are hashed at a time; between two pieces Ctrl-C is noticed.
 const HASH_BYTES: usize = 1 << 20;
 /// Characters of a content address that are shown to people: enough to tell files apart.
 const CONTENT_SHOWN: usize = 12;
+/// Uploads at the same time at most: one alone fills most links, some hide that the server indexes what came.
+const PARALLEL_MAX: u64 = 16;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -38,26 +42,33 @@ pub struct Args {
     /// Idempotency key: repeating the upload with it gives the first answer again; one file only
     #[arg(long)]
     pub key: Option<String>,
+    /// Files that are uploaded at the same time
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=PARALLEL_MAX))]
+    pub parallel: u64,
     #[command(flatten)]
     pub connection: ConnectionFlags,
 }
 
-/// Uploads file by file.
+/// Uploads the files, and shows the answers in their order.
 pub fn run(args: &Args, globals: &Globals) -> Result<(), Failure> {
     if args.key.is_some() && args.files.len() > 1 {
         return Err(Failure::usage(format!("--key names one upload, but {} files are given", args.files.len())));
     }
     let files = args.files.iter().map(|path| LocalFile::look_at(path)).collect::<Result<Vec<_>, _>>()?;
-    with_client(&args.connection, globals, async |client| {
+    let parallel = usize::try_from(args.parallel).expect("the number was checked");
+    let done = with_client(&args.connection, globals, async |client| {
+        let bars = Bars::new(globals.form);
+        let uploads = files.iter().map(|file| upload(&client, args, file, &bars));
+        let mut answers = futures::stream::iter(uploads).buffered(parallel).zip(futures::stream::iter(&files));
         let mut array = JsonArray::default();
         let mut refused = 0u64;
-        for file in &files {
-            match upload(&client, args, file, globals.form).await {
-                Ok(answer) => show(globals.form, &mut array, file, &answer)?,
+        while let Some((answer, file)) = answers.next().await {
+            match answer {
+                Ok(answer) => bars.aside(|| show(globals.form, &mut array, file, &answer))?,
                 // One file that is refused does not keep the others from being uploaded.
                 Err(ClientError::Refused(status)) if files.len() > 1 && concerns_file_only(&status) => {
                     refused += 1;
-                    show_refusal(globals.form, &mut array, file, *status)?;
+                    bars.aside(|| show_refusal(globals.form, &mut array, file, *status))?;
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -66,7 +77,11 @@ pub fn run(args: &Args, globals: &Globals) -> Result<(), Failure> {
             array.finish()?;
         }
         if refused > 0 { Err(Failure::Reported) } else { Ok(()) }
-    })
+    });
+    if matches!(done, Err(Failure::Interrupted)) && globals.form == Form::People {
+        note("what was uploaded is kept by the server: give the same command again to go on");
+    }
+    done
 }
 
 /// A file of this machine that can be uploaded.
@@ -104,8 +119,8 @@ fn concerns_file_only(status: &tonic::Status) -> bool {
     per_file && known.is_some_and(|reason| reason != "disk_full" && reason != "busy")
 }
 
-async fn upload(client: &Client, args: &Args, file: &LocalFile, form: Form) -> Result<IngestResponse, ClientError> {
-    let hash = hash(file, form).await?;
+async fn upload(client: &Client, args: &Args, file: &LocalFile, bars: &Bars) -> Result<IngestResponse, ClientError> {
+    let hash = hash(file, bars).await?;
     let header = IngestHeader {
         file_name: file.name.clone(),
         file_bytes: file.bytes,
@@ -115,26 +130,30 @@ async fn upload(client: &Client, args: &Args, file: &LocalFile, form: Form) -> R
         experiment: args.experiment.clone().unwrap_or_default(),
         replace: args.replace,
         expected: Vec::new(),
+        offset: 0,
     };
-    let bar = bytes_bar(form, &format!("{} uploading", file.name), file.bytes);
-    let moving = bar.clone();
-    let (name, bytes) = (file.name.clone(), file.bytes);
-    let answer = client
-        .ingest(&file.path, header, move |sent| {
+    let bar = bars.bytes(&format!("{} uploading", file.name), file.bytes);
+    let (moving, beside, name, bytes) = (bar.clone(), bars.clone(), file.name.clone(), file.bytes);
+    let events = move |event| match event {
+        UploadEvent::Sent(sent) => {
             moving.set_position(sent);
-            if sent == bytes {
-                moving.set_message(clean(&format!("{name} being indexed")));
-            }
-        })
-        .await;
+            let doing = if sent == bytes { "being indexed" } else { "uploading" };
+            moving.set_message(clean(&format!("{name} {doing}")));
+        }
+        UploadEvent::Waiting { why, wait } => {
+            beside.note(&format!("{name}: {why}; going on in {:.1} s", wait.as_secs_f64()));
+            moving.set_message(clean(&format!("{name} waiting")));
+        }
+    };
+    let answer = client.upload(&file.path, header, Retry::default(), events).await;
     bar.finish_and_clear();
     answer
 }
 
 /// blake3 of the file, so that the server can tell a damaged upload from a whole one.
-async fn hash(file: &LocalFile, form: Form) -> Result<blake3::Hash, ClientError> {
+async fn hash(file: &LocalFile, bars: &Bars) -> Result<blake3::Hash, ClientError> {
     let failed = |source| ClientError::File { path: file.path.display().to_string(), source };
-    let bar = bytes_bar(form, &format!("{} hashing", file.name), file.bytes);
+    let bar = bars.bytes(&format!("{} hashing", file.name), file.bytes);
     let mut input = std::fs::File::open(&file.path).map_err(failed)?;
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; HASH_BYTES];
@@ -204,6 +223,6 @@ mod tests {
         let content = vec![7u8; HASH_BYTES * 2 + 5];
         std::fs::write(&path, &content).unwrap();
         let file = LocalFile::look_at(&path).unwrap();
-        assert_eq!(hash(&file, Form::Json).await.unwrap(), blake3::hash(&content));
+        assert_eq!(hash(&file, &Bars::new(Form::Json)).await.unwrap(), blake3::hash(&content));
     }
 }

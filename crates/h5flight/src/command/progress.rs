@@ -1,12 +1,40 @@
 //! Progress of long transfers, on standard error; hidden where that is no terminal or the output is JSON.
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle};
 
-use crate::output::{Form, clean};
+use crate::failure::Failure;
+use crate::output::{Form, clean, note};
 
-/// A bar that counts bytes.
-pub fn bytes_bar(form: Form, label: &str, bytes: u64) -> ProgressBar {
-    bar(form, label, bytes, "{msg} {bar:24} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
+/// Bars of transfers that run side by side.
+#[derive(Clone)]
+pub struct Bars {
+    form: Form,
+    all: MultiProgress,
+}
+
+impl Bars {
+    /// None yet.
+    pub fn new(form: Form) -> Self {
+        Self { form, all: MultiProgress::with_draw_target(target(form)) }
+    }
+
+    /// One more, that counts bytes.
+    pub fn bytes(&self, label: &str, bytes: u64) -> ProgressBar {
+        let template = "{msg} {bar:24} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+        self.all.add(bar(self.form, label, bytes, template))
+    }
+
+    /// Writes something while the bars are away.
+    pub fn aside(&self, write: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+        self.all.suspend(write)
+    }
+
+    /// A note for people, above the bars.
+    pub fn note(&self, text: &str) {
+        if self.form == Form::People {
+            self.all.suspend(|| note(text));
+        }
+    }
 }
 
 /// A bar that counts rows.
@@ -15,14 +43,17 @@ pub fn rows_bar(form: Form, label: &str, rows: u64) -> ProgressBar {
 }
 
 fn bar(form: Form, label: &str, length: u64, template: &str) -> ProgressBar {
-    let target = match form {
-        Form::People => ProgressDrawTarget::stderr(),
-        Form::Json => ProgressDrawTarget::hidden(),
-    };
     let style = ProgressStyle::with_template(template).expect("the templates above are well formed");
-    let bar = ProgressBar::with_draw_target(Some(length), target).with_style(style).with_message(clean(label));
+    let bar = ProgressBar::with_draw_target(Some(length), target(form)).with_style(style).with_message(clean(label));
     // Also when it is dropped on the way to an error: the sentence that follows begins on a line of its own.
     bar.with_finish(ProgressFinish::AndClear)
+}
+
+fn target(form: Form) -> ProgressDrawTarget {
+    match form {
+        Form::People => ProgressDrawTarget::stderr(),
+        Form::Json => ProgressDrawTarget::hidden(),
+    }
 }
 
 #[cfg(test)]
@@ -31,7 +62,7 @@ mod tests {
 
     #[test]
     fn the_templates_are_well_formed() {
-        bytes_bar(Form::People, "a", 1).finish_and_clear();
+        Bars::new(Form::People).bytes("a", 1).finish_and_clear();
         rows_bar(Form::Json, "a", 1).finish_and_clear();
     }
 }

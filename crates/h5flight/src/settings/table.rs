@@ -229,6 +229,27 @@ pub static TABLE: &[Setting] = &[
         set(&mut draft.config.upload_bytes_max, bytes(text, 1))
     }),
     Setting::new(
+        "upload_quota_bytes",
+        "BYTES",
+        "2TiB",
+        "Bytes of uploads that are not finished, all together, those that are announced included; 0 is no bound but the disk",
+        |draft, text| set(&mut draft.config.upload_quota_bytes, bytes(text, 0)),
+    ),
+    Setting::new(
+        "upload_expiry_hours",
+        "HOURS",
+        "48",
+        "How long an upload that broke off can go on, in hours; then its bytes are removed",
+        |draft, text| set(&mut draft.config.upload_expiry_hours, count(text, 0)),
+    ),
+    Setting::new(
+        "garbage_grace_hours",
+        "HOURS",
+        "24",
+        "How long an uploaded file is kept that nothing in the catalogue names, in hours",
+        |draft, text| set(&mut draft.config.garbage_grace_hours, count(text, 0)),
+    ),
+    Setting::new(
         "admission_timeout_ms",
         "MILLIS",
         "10000",

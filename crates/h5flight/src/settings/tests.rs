@@ -296,6 +296,9 @@ fn every_field_of_the_servers_config_has_a_setting() {
         decode_ratio_max: _,
         result_bytes_max: _,
         upload_bytes_max: _,
+        upload_quota_bytes: _,
+        upload_expiry_hours: _,
+        garbage_grace_hours: _,
         admission_timeout_ms: _,
         stall_timeout_ms: _,
         drain_timeout_ms: _,
@@ -313,6 +316,6 @@ fn every_field_of_the_servers_config_has_a_setting() {
         attribute_bytes_max: _,
         chunks_max: _,
     } = inspect_limits;
-    // 26 plain fields, 7 bounds, two files of TLS, the filter of the log.
-    assert_eq!(TABLE.len(), 26 + 7 + 2 + 1);
+    // 29 plain fields, 7 bounds, two files of TLS, the filter of the log.
+    assert_eq!(TABLE.len(), 29 + 7 + 2 + 1);
 }
