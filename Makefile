@@ -10,7 +10,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 DEBUG_BIN := $(TARGET)/debug/h5flight
 RELEASE_BIN := $(TARGET)/release/h5flight
 
-.PHONY: help setup build release demo test test-rust test-python lint format bench clean
+.PHONY: help setup build release demo test test-rust test-python soak lint format bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,6 +35,9 @@ test-rust: build
 test-python: build
 	$(PYTHON) -m pytest --quiet clients/python/tests
 	H5FLIGHT_BIN=$(DEBUG_BIN) $(PYTHON) -m pytest --quiet tests/python
+
+soak: build ## a thousand servers killed while they take uploads, with every catalogue; prints the counts
+	H5FLIGHT_KILLS=$${H5FLIGHT_KILLS:-1000} H5FLIGHT_BIN=$(DEBUG_BIN) $(PYTHON) -m pytest --quiet -s tests/python/test_kills.py
 
 lint: setup ## formatting, clippy, ruff, mypy
 	cargo fmt --all --check

@@ -1,0 +1,176 @@
+"""Servers that are killed while they take uploads: what was acknowledged is there, and nothing is there in part.
+
+Each round uploads a file to a server that dies at a place that the seed chooses, or at any time, starts it anew,
+looks, and uploads again. ``H5FLIGHT_KILLS`` is the number of rounds of each catalogue, ``H5FLIGHT_SEED`` the seed;
+``make soak`` does a thousand.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import h5flight
+import h5py
+import numpy as np
+import pytest
+
+from server import Server
+from services import Postgres
+
+ROUNDS = int(os.environ.get("H5FLIGHT_KILLS", "24"))
+SEED = int(os.environ.get("H5FLIGHT_SEED", "20261126"))
+PLACES = (
+    "upload::append",
+    "upload::flush",
+    "upload::mark",
+    "upload::seal",
+    "upload::keep",
+    "upload::kept",
+    "publish::begin",
+    "publish::committed",
+)
+ANY_TIME_S = 0.25
+"""Servers that no place kills die within this time: an upload of one of our files takes about as long."""
+
+EXPERIMENTS = 5
+ROWS = 64
+SERVER_GONE = (h5flight.ServerUnavailableError, h5flight.H5FlightError)
+
+
+@dataclass
+class Ledger:
+    """What was acknowledged, what may be there beside it, and what happened."""
+
+    acknowledged: dict[str, int] = field(default_factory=dict)
+    attempted: dict[str, int] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def flags(request: pytest.FixtureRequest) -> Iterator[tuple[str, ...]]:
+    if request.param == "sqlite":
+        yield ()
+        return
+    postgres = Postgres()
+    yield ("--database-url", postgres.database("kills"))
+    postgres.remove()
+
+
+def content(number: int) -> np.ndarray:
+    """The values of a file: no two files share a row."""
+    return np.random.default_rng((SEED, number)).integers(0, 1 << 16, (ROWS, 2048), "u2")
+
+
+def write(folder: Path, number: int) -> Path:
+    path = folder / f"file{number}.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("data", data=content(number), chunks=(16, 2048), compression="gzip", compression_opts=1)
+        file.create_dataset("number", data=number)
+    return path
+
+
+def upload(server: Server, path: Path, experiment: str, number: int) -> None:
+    with h5flight.connect(server.url, timeout_s=60) as client:
+        key = f"{experiment}-{number}"
+        client.ingest(path, animal="kills", experiment=experiment, replace=True, key=key, failures_max=1)
+
+
+def seen(client: h5flight.Client, experiment: str) -> tuple[int, int] | None:
+    """Which file is visible, compared as a whole, and the version that it is."""
+    try:
+        data = client["kills"][experiment]["data"]
+        number = int(client["kills"][experiment]["number"][()])
+    except h5flight.NotFoundError:
+        return None
+    np.testing.assert_array_equal(data[:], content(number), f"{experiment} has file {number} in part")
+    return number, data.versions()[0].number
+
+
+def test_nothing_acknowledged_is_lost_and_nothing_is_there_in_part(tmp_path: Path, flags: tuple[str, ...]) -> None:
+    rng = np.random.default_rng(SEED)
+    ledger = Ledger()
+    folder = tmp_path / "server"
+    for number in range(ROUNDS):
+        experiment = f"e{rng.integers(EXPERIMENTS)}"
+        place = [*PLACES, "any time"][rng.integers(len(PLACES) + 1)]
+        killed(ledger, tmp_path, (folder, flags), (number, experiment, place), float(rng.uniform(0, ANY_TIME_S)))
+        again(ledger, tmp_path, Server(folder, {}, *flags).start(), (number, experiment))
+    settled(ledger, Server(folder, {}, *flags, environment={"H5FLIGHT_GARBAGE_GRACE_HOURS": "0"}).start(), folder)
+    print(f"\nseed {SEED}, {ROUNDS} kills: {dict(sorted(ledger.counts.items()))}, 0 lost, 0 in part, 0 orphans")
+
+
+def killed(
+    ledger: Ledger,
+    files: Path,
+    where: tuple[Path, tuple[str, ...]],
+    what: tuple[int, str, str],
+    after_s: float,
+) -> None:
+    """Upload to a server that dies on the way, or just after."""
+    (folder, flags), (number, experiment, place) = where, what
+    faults = {} if place == "any time" else {"FAILPOINTS": f"{place}=return(kill)"}
+    server = Server(folder, {}, *flags, environment=faults).start()
+    timer = threading.Timer(after_s, server.kill) if place == "any time" else None
+    if timer:
+        timer.start()
+    ledger.attempted[experiment] = number
+    try:
+        upload(server, write(files, number), experiment, number)
+    except SERVER_GONE:
+        ledger.counts[f"killed at {place}"] += 1
+    else:
+        ledger.acknowledged[experiment] = number
+        ledger.counts["acknowledged before the kill"] += 1
+        # A binary without places for faults would take every upload.
+        assert place == "any time", f"nothing happened at {place}: the binary needs the feature failpoints (make build)"
+    finally:
+        if timer:
+            timer.join()
+        server.kill()
+
+
+def again(ledger: Ledger, files: Path, server: Server, what: tuple[int, str]) -> None:
+    """Look at what is there, upload the same again, and see that it made one version, not two."""
+    number, experiment = what
+    try:
+        with h5flight.connect(server.url, timeout_s=60) as client:
+            for name, last in ledger.acknowledged.items():
+                found = seen(client, name)
+                assert found is not None, f"{name} with the acknowledged file {last} is gone"
+                assert found[0] in (last, ledger.attempted[name]), (
+                    f"{name} has file {found[0]}, acknowledged was {last}"
+                )
+            before = seen(client, experiment)
+        upload(server, files / f"file{number}.h5", experiment, number)
+        ledger.acknowledged[experiment] = number
+        with h5flight.connect(server.url, timeout_s=60) as client:
+            after = seen(client, experiment)
+        assert after is not None
+        assert after[0] == number
+        if before is not None and before[0] == number:
+            ledger.counts["visible before it was acknowledged"] += 1
+            assert after == before, "the same upload again made another version"
+    finally:
+        server.kill()
+
+
+def settled(ledger: Ledger, server: Server, folder: Path) -> None:
+    """What nothing names goes, and what is left is what the catalogue names."""
+    try:
+        assert server.command("gc", "--json").returncode == 0
+        known = {path.name for path in (folder / "data").rglob("*.h5") if path.is_file()}
+        with h5flight.connect(server.url, timeout_s=60) as client:
+            for name, last in ledger.acknowledged.items():
+                found = seen(client, name)
+                assert found is not None
+                assert found[0] == last
+            info = client.server_info()
+        assert len(known) == info["files"], "files that nothing names, or names without a file"
+        assert not list((folder / "data").rglob("*.part")), "parts of uploads that ended"
+    finally:
+        assert server.stop() == 0
