@@ -18,6 +18,7 @@ pub mod file;
 pub mod index;
 pub mod inspect;
 pub mod meta;
+pub mod overlap;
 pub mod plan;
 pub mod selection;
 

@@ -89,6 +89,17 @@ pub trait Catalog: Send + Sync {
     async fn publish(&self, publication: &Publication) -> Result<Published>;
     /// Marks a file as unreadable, with its stable reason: reads of it are refused until it is registered anew.
     async fn quarantine(&self, file_id: i64, reason: &str, message: &str) -> Result<()>;
+    /// Takes that mark away: the file was found whole again.
+    async fn release(&self, file_id: i64) -> Result<()>;
+
+    // verify: what is compared with the files
+
+    /// The newest record of each file that publishes into an animal, or one experiment of it; empty names mean all.
+    /// Ascending by place, as [`Catalog::list_files`].
+    async fn list_files_of(&self, animal: &str, experiment: &str, page: &Page) -> Result<Paged<FileRecord>>;
+    /// The next arrays of a file in the order of their keys, behind `after` (0 for the first), without the sources of
+    /// virtual ones: as many as have a million chunks together, at least one; none at the end.
+    async fn arrays_of(&self, file_id: i64, after: i64) -> Result<Vec<Arc<ArrayRecord>>>;
 
     // browse: what people look at
 

@@ -27,6 +27,8 @@ mod publish;
 mod resolve;
 #[path = "portable/sources.rs"]
 mod sources;
+#[path = "portable/verify.rs"]
+mod verify;
 
 /// What the portable modules see.
 type Db = Postgres;

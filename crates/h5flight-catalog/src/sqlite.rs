@@ -29,6 +29,8 @@ mod publish;
 mod resolve;
 #[path = "portable/sources.rs"]
 mod sources;
+#[path = "portable/verify.rs"]
+mod verify;
 
 /// What the portable modules see.
 type Db = Sqlite;

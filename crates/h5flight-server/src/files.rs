@@ -190,6 +190,67 @@ impl Files {
     }
 }
 
+/// A file below the folder of managed files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManagedEntry {
+    /// Its path below that folder.
+    pub path: String,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Its content address, where it lies at one.
+    pub content: Option<String>,
+}
+
+impl Files {
+    /// The folders of managed files, sorted; the folder above them is the empty name. Blocks.
+    ///
+    /// # Errors
+    /// `io`.
+    pub fn managed_folders(&self) -> Result<Vec<String>> {
+        let mut folders = vec![String::new()];
+        for entry in read_dir(&self.managed_path)? {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                folders.push(entry.file_name().to_string_lossy().into_owned());
+            }
+        }
+        folders.sort();
+        Ok(folders)
+    }
+
+    /// The files in one of these folders, sorted, except for those that were written within the last hour: uploads on
+    /// their way. Blocks.
+    ///
+    /// # Errors
+    /// `io`.
+    pub fn managed_entries(&self, folder: &str) -> Result<Vec<ManagedEntry>> {
+        let mut entries = Vec::new();
+        for entry in read_dir(&self.managed_path.join(folder))? {
+            let Ok(facts) = entry.metadata() else { continue };
+            let young = facts.modified().ok().and_then(|at| at.elapsed().ok()).is_none_or(|age| age < UPLOAD_AGE_MAX);
+            if facts.is_dir() || young {
+                continue;
+            }
+            let path = Path::new(folder).join(entry.file_name());
+            let content = entry.file_name().to_str().and_then(|name| name.strip_suffix(".h5")).map(str::to_owned);
+            let content = content.filter(|content| managed_name(content).is_ok_and(|own| own == path));
+            entries.push(ManagedEntry { path: path.to_string_lossy().into_owned(), bytes: facts.len(), content });
+        }
+        entries.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(entries)
+    }
+
+    /// Whether there is nothing below a root, as when its disk is not mounted; not where nobody can tell. Blocks.
+    pub fn root_is_empty(&self, name: &str) -> bool {
+        let listed = self.roots.get(name).and_then(|root| std::fs::read_dir(&root.path).ok());
+        listed.is_some_and(|mut entries| entries.next().is_none())
+    }
+}
+
+fn read_dir(folder: &Path) -> Result<Vec<std::fs::DirEntry>> {
+    let listed = std::fs::read_dir(folder).and_then(Iterator::collect);
+    listed.map_err(|error| disk_error("listing managed files", error))
+}
+
 /// Removes what uploads left behind that were cut off by the end of a server. Young files may be another server's.
 fn sweep_uploads(folder: &Path) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {

@@ -34,6 +34,7 @@ use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use self::fetch::Fetcher;
+pub(crate) use self::fetch::{pipeline, refuse_large_chunk, refuse_odd_sizes};
 pub use self::stats::ReadStats;
 pub use self::stream::ReadStream;
 use self::window::Window;

@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::command::{access_log, chunks, get, healthcheck, info, ingest, ls, register, search, serve, token, worker};
+use crate::command::{
+    access_log, chunks, get, healthcheck, info, ingest, ls, register, search, serve, token, verify, worker,
+};
 use crate::connection::ConnectionFlags;
 use crate::failure::Failure;
 use crate::output::Form;
@@ -33,6 +35,8 @@ enum Command {
     Register(register::Args),
     /// Upload files
     Ingest(ingest::Args),
+    /// Compare the catalogue with the files
+    Verify(verify::Args),
     /// List animals, experiments, datasets; describe a dataset or group
     Ls(ls::Args),
     /// Read a slice: show its first rows or write it to a file
@@ -92,6 +96,7 @@ fn dispatch(command: Command, globals: &Globals) -> Result<ExitCode, Failure> {
         }
         Command::Register(args) => register::run(&args, globals),
         Command::Ingest(args) => ingest::run(&args, globals),
+        Command::Verify(args) => verify::run(&args, globals),
         Command::Ls(args) => ls::run(&args, globals),
         Command::Get(args) => get::run(&args, globals),
         Command::Search(args) => search::run(&args, globals),

@@ -12,6 +12,7 @@ pub mod register;
 pub mod search;
 pub mod serve;
 pub mod token;
+pub mod verify;
 pub mod worker;
 
 mod listing;

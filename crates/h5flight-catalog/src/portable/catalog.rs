@@ -1,8 +1,10 @@
 //! [`Catalog`] of this backend: which function answers which call.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
-use super::{BACKEND, Store, access, browse, publish, resolve};
+use super::{BACKEND, Store, access, browse, publish, resolve, verify};
 use crate::Catalog;
 use crate::error::Result;
 use crate::model::*;
@@ -51,6 +53,18 @@ impl Catalog for Store {
 
     async fn quarantine(&self, file_id: i64, reason: &str, message: &str) -> Result<()> {
         publish::quarantine(self, file_id, reason, message).await
+    }
+
+    async fn release(&self, file_id: i64) -> Result<()> {
+        verify::release(self, file_id).await
+    }
+
+    async fn list_files_of(&self, animal: &str, experiment: &str, page: &Page) -> Result<Paged<FileRecord>> {
+        verify::list_files_of(self, animal, experiment, page).await
+    }
+
+    async fn arrays_of(&self, file_id: i64, after: i64) -> Result<Vec<Arc<ArrayRecord>>> {
+        verify::arrays_of(self, file_id, after).await
     }
 
     async fn list_animals(&self, page: &Page) -> Result<Paged<AnimalSummary>> {

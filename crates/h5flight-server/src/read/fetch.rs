@@ -385,7 +385,7 @@ impl Fetcher {
 }
 
 /// Refuses a chunk whose stored and declared bytes are absurdly far apart, in either direction: both are memory.
-fn refuse_odd_sizes(pointer: &ChunkPointer, decoded: u64, ratio_max: u64) -> Result<()> {
+pub(crate) fn refuse_odd_sizes(pointer: &ChunkPointer, decoded: u64, ratio_max: u64) -> Result<()> {
     let ChunkPointer { number, bytes, .. } = pointer;
     let why = if decoded > RATIO_CHUNK_BYTES_MIN.max(ratio_max.saturating_mul(u64::from(*bytes))) {
         format!("more than {ratio_max} for each (decode_ratio_max)")
@@ -395,6 +395,16 @@ fn refuse_odd_sizes(pointer: &ChunkPointer, decoded: u64, ratio_max: u64) -> Res
         return Ok(());
     };
     let message = format!("chunk {number} has {bytes} stored bytes and declares {decoded}: {why}");
+    Err(Error::new(Reason::ChunkTooLarge, message))
+}
+
+/// Refuses chunks that are declared larger than this server decodes.
+pub(crate) fn refuse_large_chunk(service: &Service, decoded: u64) -> Result<()> {
+    let bytes_max = service.config.chunk_bytes_max;
+    if decoded <= bytes_max {
+        return Ok(());
+    }
+    let message = format!("chunks of {decoded} bytes, the most is {bytes_max} (chunk_bytes_max)");
     Err(Error::new(Reason::ChunkTooLarge, message))
 }
 
@@ -449,7 +459,10 @@ fn group_limit(block: &Block) -> u64 {
 }
 
 /// The pipeline that decodes the chunks of an array here; `None` where libhdf5 does it, or nothing is to be done.
-fn pipeline(meta: &ArrayMeta) -> Result<Option<Pipeline>> {
+///
+/// # Errors
+/// `chunk_too_large`; what is wrong with the filters' parameters.
+pub(crate) fn pipeline(meta: &ArrayMeta) -> Result<Option<Pipeline>> {
     let (Storage::Chunked { chunk_shape }, Some(element_bytes)) = (&meta.storage, meta.element.fixed_bytes()) else {
         return Ok(None);
     };

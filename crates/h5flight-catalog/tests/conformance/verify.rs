@@ -1,0 +1,69 @@
+//! What is compared with the files.
+
+use h5flight_catalog::ErrorKind;
+use h5flight_catalog::model::*;
+
+use super::world::*;
+use crate::all_pages;
+
+pub async fn files_are_listed_by_what_they_publish(world: &World) {
+    for (place, experiment, at) in [("b.h5", "e1", 1), ("a.h5", "e1", 1), ("a.h5", "e1", 2), ("c.h5", "e2", 1)] {
+        let file = publication(registered(place), at).dataset(&path("m", experiment, place), chunked(2));
+        world.first.publish(&file).await.unwrap();
+    }
+    let other = publication(managed("cafe"), 1).dataset(&path("n", "e1", "d"), chunked(2));
+    world.first.publish(&other).await.unwrap();
+    let listed = async |animal: &str, experiment: &str| -> Vec<String> {
+        let all: Vec<FileRecord> = all_pages!(2, |page| world.second.list_files_of(animal, experiment, page));
+        all.into_iter()
+            .map(|file| match file.place {
+                FilePlace::Registered { path, .. } => format!("{path} {}", file.fingerprint.modified_ns),
+                FilePlace::Managed { content } => content,
+            })
+            .collect()
+    };
+    assert_eq!(listed("", "").await, ["cafe", "a.h5 2", "b.h5 1", "c.h5 1"]);
+    assert_eq!(listed("m", "").await, ["a.h5 2", "b.h5 1", "c.h5 1"]);
+    assert_eq!(listed("m", "e1").await, ["a.h5 2", "b.h5 1"]);
+    assert_eq!(listed("n", "e1").await, ["cafe"]);
+    assert!(listed("m", "e3").await.is_empty());
+}
+
+pub async fn the_arrays_of_a_file_come_in_parts_and_whole(world: &World) {
+    let mut file = publication(registered("a.h5"), 1);
+    for number in 0..300 {
+        file = file.dataset(&path("a", "e", &format!("d{number}")), chunked(number % 3 + 1));
+    }
+    let done = world.first.publish(&file).await.unwrap();
+    let (mut found, mut parts, mut after) = (Vec::new(), 0, 0);
+    loop {
+        let part = world.second.arrays_of(done.file_id, after).await.unwrap();
+        let Some(last) = part.last() else { break };
+        after = last.id;
+        parts += 1;
+        found.extend(part.iter().map(|array| (array.hdf5_path.clone(), array.index.pointers().len() as u64)));
+    }
+    assert_eq!(parts, 2, "256 and 44");
+    let mut expected: Vec<_> = (0..300).map(|number| (format!("/d{number}"), number % 3 + 1)).collect();
+    found.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(found, expected);
+    assert!(world.second.arrays_of(done.file_id + 1, 0).await.unwrap().is_empty());
+}
+
+pub async fn a_released_file_is_read_again(world: &World) {
+    let at = path("a", "e", "d");
+    let file = publication(registered("a.h5"), 1).dataset(&at, chunked(2));
+    let done = world.first.publish(&file).await.unwrap();
+    let quarantined = async || {
+        let version = world.second.resolve(&at, VersionSelector::Current).await.unwrap();
+        version.extents[0].array.file.quarantined.clone()
+    };
+    world.first.quarantine(done.file_id, "file_not_found", "no such file").await.unwrap();
+    assert_eq!(quarantined().await, Some(("file_not_found".into(), "no such file".into())));
+    world.first.release(done.file_id).await.unwrap();
+    assert_eq!(quarantined().await, None);
+    // Nothing was published anew.
+    assert!(world.first.publish(&file).await.unwrap().already);
+    assert_eq!(world.first.release(done.file_id + 1).await.unwrap_err().kind, ErrorKind::Invalid);
+}
