@@ -158,7 +158,14 @@ def test_a_root_without_its_disk_takes_nothing_out_of_use(start: Callable[..., S
     (lab / "a.h5").unlink()
     code, (report,) = verify(server, "--repair")
     assert (code, report["repaired"], report["quarantine_reason"]) == (1, None, None)
-    assert report["repair_error"] == "the root lab is empty: is its disk mounted?"
+    assert report["findings"][0]["reason"] == "file_not_found"
+    assert report["repair_error"] == "the root lab is empty or not configured: is its disk mounted?"
+    write(lab / "b.h5")
+    server.stop()
+    server.roots = {}
+    server.start()
+    code, (report,) = verify(server, "--repair")
+    assert (code, report["repaired"], report["quarantine_reason"]) == (1, None, None)
 
 
 def test_damaged_chunks_are_named(start: Callable[..., Server], lab: Path) -> None:

@@ -239,10 +239,11 @@ impl Files {
         Ok(entries)
     }
 
-    /// Whether there is nothing below a root, as when its disk is not mounted; not where nobody can tell. Blocks.
-    pub fn root_is_empty(&self, name: &str) -> bool {
+    /// Whether a root is not there as a whole: not configured, not readable, or empty, as when its disk is not mounted.
+    /// Blocks.
+    pub fn root_is_away(&self, name: &str) -> bool {
         let listed = self.roots.get(name).and_then(|root| std::fs::read_dir(&root.path).ok());
-        listed.is_some_and(|mut entries| entries.next().is_none())
+        listed.is_none_or(|mut entries| entries.next().is_none())
     }
 }
 

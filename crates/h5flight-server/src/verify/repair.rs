@@ -68,7 +68,7 @@ async fn attempt(service: &Arc<Service>, asked: &Asked, verified: &mut Verified)
     if record.quarantined.is_some() {
         return Ok(Repaired::Nothing);
     }
-    refuse_empty_root(service, record, damage).await?;
+    refuse_without_root(service, record, damage).await?;
     let (reason, message) = (damage.reason.as_str(), &damage.message);
     service.catalog.quarantine(record.id, reason, &format!("verification found: {message}")).await?;
     service.versions.forget_file(record.id);
@@ -107,16 +107,16 @@ async fn register(service: &Arc<Service>, asked: &Asked, record: &FileRecord, at
 
 /// # Errors
 /// `io` where a file is missing because its whole root is: a disk that is not mounted takes nothing out of use.
-async fn refuse_empty_root(service: &Service, record: &FileRecord, damage: &Finding) -> Result<()> {
+async fn refuse_without_root(service: &Service, record: &FileRecord, damage: &Finding) -> Result<()> {
     let (Reason::FileNotFound, FilePlace::Registered { root, .. }) = (damage.reason, &record.place) else {
         return Ok(());
     };
     let (files, name) = (Arc::clone(&service.files), root.clone());
-    let look = move || Ok::<_, Error>(files.root_is_empty(&name));
+    let look = move || Ok::<_, Error>(files.root_is_away(&name));
     match service.blocking.run(Lane::Deliver, look).await? {
         false => Ok(()),
         true => {
-            let message = format!("the root {root} is empty: is its disk mounted?");
+            let message = format!("the root {root} is empty or not configured: is its disk mounted?");
             Err(Error::new(Reason::Io, message))
         }
     }
