@@ -52,6 +52,14 @@ def reasons(reports: list[dict[str, Any]]) -> list[tuple[str, str, tuple[int, ..
     return [(finding["reason"], finding["array"], tuple(finding["chunk"])) for finding in found]
 
 
+def flip(path: Path, offset: int, bit: int) -> None:
+    """Flips one bit, as a disk does; the same again undoes it."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        (byte,) = file.read(1)
+    overwrite(path, offset, bytes([byte ^ 1 << bit]))
+
+
 def register(server: Server, path: Path, animal: str = "m") -> h5flight.Experiment:
     client = h5flight.connect(server.url, timeout_s=60)
     (report,) = client.register(path, animal=animal, experiment=path.stem)
@@ -211,6 +219,112 @@ def test_a_damaged_upload_is_found_by_its_hash_and_back_after_a_restore(
     os.truncate(kept, 1000)
     code, reports = verify(server)
     assert (code, reasons(reports)) == (1, [("file_changed", "", ())])
+
+
+FLIPS = int(os.environ.get("H5FLIGHT_FLIPS", "150"))
+"""Bits that are flipped for each kind of file."""
+STORED = {
+    "zip": {"compression": "gzip", "compression_opts": 1},
+    "shuffled": {"compression": "lzf", "shuffle": True},
+    "plain": {},
+    # A filter of ours that libhdf5 has to apply, for the elements have no plain form.
+    "odd": {"compression": "gzip"},
+}
+
+
+def write_stored(path: Path) -> dict[str, np.ndarray]:
+    """Chunks of each kind, 20 by 2 of each; larger than what the catalogue keeps of small arrays."""
+    values = np.random.default_rng(files.SEED).integers(0, 900, (400, 128), dtype="<u2")
+    with h5py.File(path, "w") as file:
+        for name, options in STORED.items():
+            kind = values.dtype
+            if name == "odd":
+                made = h5py.h5t.STD_U16LE.copy()
+                made.set_precision(13)
+                space = h5py.h5s.create_simple(values.shape)
+                plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+                plist.set_chunk((20, 64))
+                plist.set_deflate(4)
+                h5py.h5d.create(file.id, name.encode(), made, space, plist)
+                file[name][...] = values
+            else:
+                file.create_dataset(name, data=values, dtype=kind, chunks=(20, 64), **options)
+    with h5py.File(path) as file:
+        return {name: file[name][...] for name in STORED}
+
+
+def seeded() -> np.random.Generator:
+    seed = int(os.environ.get("H5FLIGHT_SEED", np.random.default_rng().integers(1 << 32)))
+    print(f"seed {seed}: H5FLIGHT_SEED repeats it")
+    return np.random.default_rng(seed)
+
+
+@pytest.mark.parametrize("kind", ["managed", "registered"])
+def test_no_flipped_bit_of_a_chunk_is_ever_read(
+    start: Callable[..., Server], lab: Path, tmp_path: Path, kind: str
+) -> None:
+    rng = seeded()
+    path = (lab if kind == "registered" else tmp_path) / "a.h5"
+    values = write_stored(path)
+    if kind == "managed":
+        server = start({"lab": lab})
+        experiment, path = ingest(server, path)
+    else:
+        server = start({"lab": lab}, "--verify-reads", "all")
+        experiment = register(server, path)
+        # From now on checksums are known.
+        assert verify(server, "--deep")[0] == 0
+    chunks = [(name, number, *stored_chunk(path, name, number)) for name in STORED for number in range(40)]
+    for _ in range(FLIPS):
+        name, number, offset, size = chunks[rng.integers(len(chunks))]
+        at, bit = offset + int(rng.integers(size)), int(rng.integers(8))
+        row, column = number // 2 * 20, number % 2 * 64
+        part = np.s_[row : row + 20, column : column + 64]
+        flip(path, at, bit)
+        with pytest.raises(h5flight.H5FlightError) as caught:
+            experiment[name][part]
+        assert caught.value.reason == "checksum", f"bit {bit} at {at} of {name}"
+        assert f"chunk [{number // 2}, {number % 2}] of /{name} at {offset}" in str(caught.value)
+        flip(path, at, bit)
+    for name, expected in values.items():
+        np.testing.assert_array_equal(experiment[name][...], expected)
+
+    # Several at once: a verification names exactly those.
+    for _ in range(max(FLIPS // 30, 1)):
+        damaged = [chunks[at] for at in rng.choice(len(chunks), 12, replace=False)]
+        flips = [(offset + int(rng.integers(size)), int(rng.integers(8))) for _, _, offset, size in damaged]
+        for at, bit in flips:
+            flip(path, at, bit)
+        code, reports = verify(server, "--deep")
+        found = {(array, chunk) for reason, array, chunk in reasons(reports) if array and reason == "checksum"}
+        assert (code, found) == (1, {(f"/{name}", (number // 2, number % 2)) for name, number, *_ in damaged})
+        whole = [reason for reason, array, _ in reasons(reports) if not array]
+        assert whole == (["checksum"] if kind == "managed" else [])
+        for at, bit in flips:
+            flip(path, at, bit)
+    assert verify(server, "--deep")[0] == 0
+
+
+def test_reads_are_compared_as_the_setting_says(start: Callable[..., Server], lab: Path, tmp_path: Path) -> None:
+    for setting, compared in [("off", set()), ("managed", {"managed"}), ("all", {"managed", "registered"})]:
+        server = start({"lab": lab}, "--verify-reads", setting)
+        path, upload = lab / f"{setting}.h5", tmp_path / "up.h5"
+        write_stored(path)
+        write_stored(upload)
+        registered = register(server, path)
+        managed, kept = ingest(server, upload, "n")
+        assert verify(server, "--deep")[0] == 0
+        for experiment, where, kind in [(registered, path, "registered"), (managed, kept, "managed")]:
+            offset, _ = stored_chunk(where, "plain", 0)
+            flip(where, offset, 0)
+            if kind in compared:
+                with pytest.raises(h5flight.H5FlightError, match="its stored bytes changed"):
+                    experiment["plain"][0, 0]
+            else:
+                experiment["plain"][0, 0]
+            # A verification compares whatever the setting is.
+            assert verify(server, "--deep")[0] == 1
+            flip(where, offset, 0)
 
 
 def test_files_without_a_name_are_reported_and_left_alone(

@@ -12,6 +12,7 @@
 //! ```
 
 pub mod batch;
+pub mod checksum;
 pub mod codec;
 pub mod error;
 pub mod file;

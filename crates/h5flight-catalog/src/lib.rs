@@ -101,6 +101,12 @@ pub trait Catalog: Send + Sync {
     /// virtual ones: as many as have a million chunks together, at least one; none at the end.
     async fn arrays_of(&self, file_id: i64, after: i64) -> Result<Vec<Arc<ArrayRecord>>>;
 
+    /// Keeps the checksums of the chunks of an array, ascending by number.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] when there are not as many as chunks.
+    async fn keep_checksums(&self, array_id: i64, checksums: &[u64]) -> Result<()>;
+
     // browse: what people look at
 
     /// Animals, ascending by name.

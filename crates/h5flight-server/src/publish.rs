@@ -3,6 +3,7 @@
 //! Both go the same way: open -> inspect in a worker -> name -> one transaction -> tell the caches. An upload is durable
 //! before the transaction, which is what makes it visible: completely or not at all.
 
+mod checksums;
 mod dimensions;
 pub mod names;
 mod upload;
@@ -209,7 +210,7 @@ fn publication(
 
 fn new_object(path: DatasetPath, inspected: Inspected, scales: &Scales<'_>) -> NewObject {
     let dimensions = scales.dimensions(&path, &inspected.object);
-    let Inspected { object, runs, inline } = inspected;
+    let Inspected { object, runs, checksums, inline } = inspected;
     let problem = object.problem.map(|(reason, message)| (reason.as_str().to_owned(), message));
     let meta = object.array.or_else(|| (object.kind == ObjectKind::Dataset).then(unreadable));
     NewObject {
@@ -221,7 +222,7 @@ fn new_object(path: DatasetPath, inspected: Inspected, scales: &Scales<'_>) -> N
         attributes: object.attributes,
         attribute_types: object.attribute_types,
         dimensions,
-        array: meta.map(|meta| NewArray { meta, runs, inline, problem }),
+        array: meta.map(|meta| NewArray { meta, runs, checksums, inline, problem }),
     }
 }
 

@@ -17,6 +17,7 @@ mod encode;
 mod fetch;
 mod stats;
 mod stream;
+pub(crate) mod verified;
 mod window;
 
 use std::collections::HashMap;

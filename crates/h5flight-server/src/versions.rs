@@ -229,7 +229,12 @@ fn array_weight(array: &ArrayRecord) -> u64 {
     };
     let inline = array.inline.as_ref().map_or(0, |values| values.len() as u64);
     let fill = array.meta.fill.as_ref().map_or(0, |fill| fill.len() as u64);
-    VERSION_BYTES + 24 * array.index.pointers().len() as u64 + MAPPING_BYTES * mappings + inline + fill
+    VERSION_BYTES
+        + 24 * array.index.pointers().len() as u64
+        + 8 * array.index.checksums().len() as u64
+        + MAPPING_BYTES * mappings
+        + inline
+        + fill
 }
 
 fn attributes_weight(attributes: &Map<String, Value>) -> u64 {

@@ -105,6 +105,8 @@ pub struct Inspected {
     pub object: Object,
     /// Its chunks.
     pub runs: Vec<ChunkRun>,
+    /// Checksums of their stored bytes, of all or of none; no worker tells them.
+    pub checksums: Vec<u64>,
     /// Its values, where they are few.
     pub inline: Option<Bytes>,
 }
@@ -415,7 +417,7 @@ impl Inspection {
         if let Some(Err(error)) = object.array.as_ref().map(ArrayMeta::check) {
             object.problem.get_or_insert((error.reason, inspect::cut_text(error.message)));
         }
-        self.objects.push(Inspected { object, runs: Vec::new(), inline: None });
+        self.objects.push(Inspected { object, runs: Vec::new(), checksums: Vec::new(), inline: None });
         Ok(())
     }
 

@@ -67,6 +67,10 @@ impl Catalog for Store {
         verify::arrays_of(self, file_id, after).await
     }
 
+    async fn keep_checksums(&self, array_id: i64, checksums: &[u64]) -> Result<()> {
+        verify::keep_checksums(self, array_id, checksums).await
+    }
+
     async fn list_animals(&self, page: &Page) -> Result<Paged<AnimalSummary>> {
         browse::list_animals(self, page).await
     }

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Db, Store, fault};
+use h5flight_array::checksum;
+
+use super::{Db, Store, dialect, fault};
 use crate::error::{Error, Result};
 use crate::model::*;
 use crate::mosaic::select_runs;
@@ -111,4 +113,34 @@ async fn last_of_next(store: &Store, file_id: i64, after: i64) -> Result<Option<
         last = Some(id);
     }
     Ok(last)
+}
+
+/// All runs of the array in one transaction: it has the checksums of all its chunks or of none.
+pub(super) async fn keep_checksums(store: &Store, array_id: i64, checksums: &[u64]) -> Result<()> {
+    let mut transaction = dialect::begin(store).await?;
+    let runs: Vec<(i64, i64)> =
+        sqlx::query_as::<Db, _>("SELECT run, pointers FROM chunk_runs WHERE array_id = $1 ORDER BY run")
+            .bind(array_id)
+            .fetch_all(&mut *transaction)
+            .await
+            .map_err(fault)?;
+    let chunks: i64 = runs.iter().map(|(_, pointers)| pointers).sum();
+    if usize::try_from(chunks).ok() != Some(checksums.len()) {
+        let found = checksums.len();
+        return Err(Error::invalid(format!("{found} checksums of the {chunks} chunks of array {array_id}")));
+    }
+    let mut rest = checksums;
+    for (run, pointers) in runs {
+        // Not negative, and not more than there are: the sum was compared.
+        let (own, after) = rest.split_at((pointers.max(0) as usize).min(rest.len()));
+        rest = after;
+        sqlx::query::<Db>("UPDATE chunk_runs SET checksums = $3 WHERE array_id = $1 AND run = $2")
+            .bind(array_id)
+            .bind(run)
+            .bind(checksum::packed(own))
+            .execute(&mut *transaction)
+            .await
+            .map_err(fault)?;
+    }
+    transaction.commit().await.map_err(fault)
 }

@@ -67,3 +67,34 @@ pub async fn a_released_file_is_read_again(world: &World) {
     assert!(world.first.publish(&file).await.unwrap().already);
     assert_eq!(world.first.release(done.file_id + 1).await.unwrap_err().kind, ErrorKind::Invalid);
 }
+
+pub async fn checksums_are_of_all_chunks_of_an_array_or_of_none(world: &World) {
+    let (with, without) = (path("a", "e", "with"), path("a", "e", "without"));
+    // Three runs.
+    let checksums: Vec<u64> = (0..9_000u64).map(|number| number.wrapping_mul(0x9e37_79b9_7f4a_7c15)).collect();
+    let known = NewArray { checksums: checksums.clone(), ..chunked(9_000) };
+    let file = publication(registered("a.h5"), 1).dataset(&with, known.clone()).dataset(&without, chunked(9_000));
+    let done = world.first.publish(&file).await.unwrap();
+    let of = async |at: &DatasetPath| {
+        let version = world.second.resolve(at, VersionSelector::Current).await.unwrap();
+        version.extents[0].array.clone()
+    };
+    let array = of(&with).await;
+    assert_eq!(array.index.checksums(), checksums);
+    assert_eq!(array.index.checksum(8_999), Some(checksums[8_999]));
+    let array = of(&without).await;
+    assert!(array.index.checksums().is_empty());
+    let few = world.first.keep_checksums(array.id, &checksums[1..]).await.unwrap_err();
+    assert_eq!(few.kind, ErrorKind::Invalid);
+    world.first.keep_checksums(array.id, &checksums).await.unwrap();
+    assert_eq!(of(&without).await.index.checksums(), checksums);
+    let listed = world.first.arrays_of(done.file_id, 0).await.unwrap();
+    assert!(listed.iter().all(|array| array.index.checksums() == checksums));
+
+    // A part of them is none.
+    world.raw.run("UPDATE chunk_runs SET checksums = NULL WHERE run = 1").await;
+    assert!(of(&with).await.index.checksums().is_empty());
+    let odd = NewArray { checksums: vec![1], ..known };
+    let refused = world.first.publish(&publication(registered("b.h5"), 1).dataset(&path("a", "f", "d"), odd)).await;
+    assert_eq!(refused.unwrap_err().kind, ErrorKind::Invalid);
+}

@@ -130,6 +130,7 @@ pub fn chunked(chunks: u64) -> NewArray {
     NewArray {
         meta: meta(Space::Simple { shape: vec![chunks * 10] }, Storage::Chunked { chunk_shape: vec![10] }),
         runs: index.to_runs(),
+        checksums: Vec::new(),
         inline: None,
         problem: None,
     }
@@ -157,6 +158,7 @@ pub fn inline(bytes: &'static [u8]) -> NewArray {
     NewArray {
         meta: meta(Space::Simple { shape: Vec::new() }, Storage::Compact),
         runs: Vec::new(),
+        checksums: Vec::new(),
         inline: Some(bytes::Bytes::from_static(bytes)),
         problem: None,
     }

@@ -14,7 +14,7 @@ use h5flight_array::Reason;
 use h5flight_array::file::StoredFile;
 use h5flight_catalog::model::FilePlace;
 
-use super::{Made, Wishes};
+use super::{Made, Wishes, checksums};
 use crate::blocking::Lane;
 use crate::blocking::turns::Share;
 use crate::error::{Error, Result};
@@ -118,9 +118,11 @@ impl Upload {
         let temporary = self.service.blocking.run(Lane::Decode(&Share::default(), 0), move || sync(temporary)).await?;
         // Read-only: the worker gets this descriptor.
         let opened = File::open(temporary.file.path());
-        let opened = StoredFile::new(opened.map_err(|error| files::disk_error("reading an upload back", error))?)?;
+        let opened = opened.map_err(|error| files::disk_error("reading an upload back", error))?;
+        let opened = Arc::new(StoredFile::new(opened)?);
         let before = files::fingerprint(&opened)?;
-        let inspection = super::inspect(&self.service, &opened, before).await?;
+        let mut inspection = super::inspect(&self.service, &opened, before).await?;
+        checksums::take(&self.service, &opened, &mut inspection.objects).await?;
         let files = Arc::clone(&self.service.files);
         let address = content.clone();
         let keep = move || keep(temporary, &files.managed_path(&address)?);

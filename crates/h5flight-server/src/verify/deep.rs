@@ -5,12 +5,13 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use futures::StreamExt;
 use h5flight_array::codec::{Pipeline, Scratch};
 use h5flight_array::file::{ByteRange, StoredFile};
 use h5flight_array::index::ChunkPointer;
 use h5flight_array::meta::Storage;
-use h5flight_array::{Error as ArrayError, Reason};
+use h5flight_array::{Error as ArrayError, Reason, checksum};
 use h5flight_catalog::model::ArrayRecord;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -20,7 +21,7 @@ use crate::blocking::Lane;
 use crate::blocking::turns::Share;
 use crate::error::{Error, Result};
 use crate::memory::{reserve, units};
-use crate::read;
+use crate::read::{self, verified};
 use crate::service::Service;
 
 mod slabs;
@@ -41,22 +42,26 @@ pub(super) struct Deep<'a> {
     /// This job's part of the processors.
     share: Share,
     bytes_read: &'a AtomicU64,
+    /// Whether what is read is known to be right, so that its checksums may be kept.
+    trusted: bool,
 }
 
 /// What reading a group found.
 #[derive(Default)]
 struct GroupRead {
     failures: Vec<(u64, ArrayError)>,
+    /// Of chunks that did not fail, by number.
+    checksums: Vec<(u64, u64)>,
     bytes: u64,
 }
 
 impl<'a> Deep<'a> {
     pub(super) fn new(service: &'a Arc<Service>, file: &'a Arc<StoredFile>, bytes_read: &'a AtomicU64) -> Self {
-        Self { service, file, share: Share::default(), bytes_read }
+        Self { service, file, share: Share::default(), bytes_read, trusted: true }
     }
 
     /// Compares the hash of the file with its content address.
-    pub(super) async fn check_content(&self, content: &str, found: &mut Found) -> Result<()> {
+    pub(super) async fn check_content(&mut self, content: &str, found: &mut Found) -> Result<()> {
         let whole = ByteRange { offset: 0, bytes: self.file.fingerprint().bytes };
         let mut hasher = blake3::Hasher::new();
         for piece in pieces(whole) {
@@ -70,6 +75,7 @@ impl<'a> Deep<'a> {
             hasher = match self.service.blocking.run(Lane::Decode(&self.share, piece.bytes), hash).await {
                 Ok(hasher) => hasher,
                 Err(error) => {
+                    self.trusted = false;
                     found.add(Finding::of_file(&error));
                     return Ok(());
                 }
@@ -78,6 +84,7 @@ impl<'a> Deep<'a> {
         }
         let now = hasher.finalize().to_hex();
         if now.as_str() != content {
+            self.trusted = false;
             let message = format!("the file's blake3 is {now}, it was uploaded as {content}");
             found.add(Finding::of_file(&Error::new(Reason::Checksum, message)));
         }
@@ -97,8 +104,7 @@ impl<'a> Deep<'a> {
             Storage::Compact if array.inline.is_some() => Ok(()),
             Storage::Compact => self.check_by_worker(array, found).await,
             Storage::Chunked { .. } => match read::pipeline(&array.meta) {
-                Ok(Some(pipeline)) => self.check_chunks(array, pipeline, found).await,
-                Ok(None) => self.check_by_worker(array, found).await,
+                Ok(pipeline) => self.check_chunked(array, pipeline, found).await,
                 Err(error) => {
                     found.add(Finding::of_array(&error, array, None));
                     Ok(())
@@ -119,16 +125,45 @@ impl<'a> Deep<'a> {
         Ok(())
     }
 
-    async fn check_chunks(&self, array: &Arc<ArrayRecord>, pipeline: Pipeline, found: &mut Found) -> Result<()> {
-        let decoded_bytes = pipeline.chunk_bytes() as u64;
+    /// Checks all chunks. Where nothing is wrong with them, checksums that were not known are kept from now on.
+    async fn check_chunked(
+        &self,
+        array: &Arc<ArrayRecord>,
+        pipeline: Option<Pipeline>,
+        found: &mut Found,
+    ) -> Result<()> {
+        let (before, by_worker) = (found.count(), pipeline.is_none());
+        let checksums = self.check_chunks(array, pipeline, found).await?;
+        // What has changed needs no worker to tell.
+        if by_worker && found.count() == before {
+            self.check_by_worker(array, found).await?;
+        }
+        let unknown = array.index.checksums().is_empty() && self.trusted;
+        match checksums.all().filter(|_| unknown && found.count() == before && self.is_unchanged()) {
+            Some(all) => self.keep(array, all).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Reads all chunks, compares them with their checksums and decodes them; without a pipeline the latter is left to
+    /// workers.
+    async fn check_chunks(
+        &self,
+        array: &Arc<ArrayRecord>,
+        pipeline: Option<Pipeline>,
+        found: &mut Found,
+    ) -> Result<Checksums> {
+        let mut checksums = Checksums::of(array);
+        let decoded_bytes = pipeline.as_ref().map_or(0, Pipeline::chunk_bytes) as u64;
         if let Err(error) = read::refuse_large_chunk(self.service, decoded_bytes) {
             found.add(Finding::of_array(&error, array, None));
-            return Ok(());
+            return Ok(checksums);
         }
         let ratio_max = self.service.config.decode_ratio_max;
         let mut pointers = Vec::with_capacity(array.index.pointers().len());
         for pointer in array.index.pointers() {
-            match read::refuse_odd_sizes(pointer, decoded_bytes, ratio_max) {
+            let sizes = || read::refuse_odd_sizes(pointer, decoded_bytes, ratio_max);
+            match pipeline.as_ref().map_or(Ok(()), |_| sizes()) {
                 Ok(()) => pointers.push(*pointer),
                 Err(error) => found.add(Finding::of_array(&error, array, Some(pointer.number))),
             }
@@ -137,28 +172,46 @@ impl<'a> Deep<'a> {
         pointers.sort_unstable_by_key(|pointer| pointer.offset);
         let pipeline = Arc::new(pipeline);
         let groups = groups(&pointers, decoded_bytes).into_iter();
-        let read = groups.map(|group| self.read_group(&pipeline, pointers[group].to_vec()));
+        let read = groups.map(|group| self.read_group(array, &pipeline, pointers[group].to_vec()));
         let mut read = futures::stream::iter(read).buffered(GROUPS_MAX);
         while let Some(group) = read.next().await {
-            let GroupRead { failures, bytes } = group?;
+            let GroupRead { failures, checksums: of_group, bytes } = group?;
             self.count(found, bytes);
+            checksums.add(array, &of_group);
             for (number, error) in failures {
                 found.add(Finding::of_array(&error.into(), array, Some(number)));
             }
         }
+        Ok(checksums)
+    }
+
+    fn is_unchanged(&self) -> bool {
+        self.file.check_unchanged(self.file.fingerprint()).is_ok()
+    }
+
+    async fn keep(&self, array: &ArrayRecord, checksums: &[u64]) -> Result<()> {
+        self.service.catalog.keep_checksums(array.id, checksums).await?;
+        self.service.versions.forget_file(array.file.id);
         Ok(())
     }
 
-    async fn read_group(&self, pipeline: &Arc<Pipeline>, pointers: Vec<ChunkPointer>) -> Result<GroupRead> {
+    async fn read_group(
+        &self,
+        array: &Arc<ArrayRecord>,
+        pipeline: &Arc<Option<Pipeline>>,
+        pointers: Vec<ChunkPointer>,
+    ) -> Result<GroupRead> {
         let stored: u64 = pointers.iter().map(|pointer| u64::from(pointer.bytes)).sum();
-        let decoded = pipeline.chunk_bytes() as u64;
+        let decoded = pipeline.as_ref().as_ref().map_or(0, Pipeline::chunk_bytes) as u64;
         // One of them is decoded at a time.
         let _reserved = self.memory(stored.saturating_add(decoded)).await?;
-        let (service, file, pipeline) = (Arc::clone(self.service), Arc::clone(self.file), Arc::clone(pipeline));
+        let (service, file) = (Arc::clone(self.service), Arc::clone(self.file));
+        let (array, pipeline) = (Arc::clone(array), Arc::clone(pipeline));
         let work = decoded.saturating_mul(pointers.len() as u64);
         let read = move || {
             let mut group = GroupRead::default();
-            service.scratches.with(|scratch| read_chunks(&file, &pipeline, &pointers, scratch, &mut group));
+            let source = Source { file: &file, array: &array, pipeline: pipeline.as_ref().as_ref() };
+            service.scratches.with(|scratch| source.read_chunks(&pointers, scratch, &mut group));
             Ok::<_, Error>(group)
         };
         self.service.blocking.run(Lane::Decode(&self.share, work), read).await
@@ -180,28 +233,67 @@ impl<'a> Deep<'a> {
     }
 }
 
-/// Reads and decodes chunks; where they cannot be read together, one by one, so that each that fails is named. Blocks.
-fn read_chunks(
-    file: &StoredFile,
-    pipeline: &Pipeline,
-    pointers: &[ChunkPointer],
-    scratch: &mut Scratch,
-    group: &mut GroupRead,
-) {
-    let range = |pointer: &ChunkPointer| ByteRange { offset: pointer.offset, bytes: u64::from(pointer.bytes) };
-    let ranges: Vec<ByteRange> = pointers.iter().map(range).collect();
-    let read = match file.read_ranges(&ranges) {
-        Ok(read) => read,
-        Err(error) if pointers.len() == 1 => return group.failures.push((pointers[0].number, error)),
-        Err(_) => {
-            return pointers.iter().for_each(|pointer| read_chunks(file, pipeline, &[*pointer], scratch, group));
+/// Where chunks are read from.
+struct Source<'a> {
+    file: &'a StoredFile,
+    array: &'a ArrayRecord,
+    pipeline: Option<&'a Pipeline>,
+}
+
+impl Source<'_> {
+    /// Reads chunks; where that fails together, one by one, so that each that fails is named. Blocks.
+    fn read_chunks(&self, pointers: &[ChunkPointer], scratch: &mut Scratch, group: &mut GroupRead) {
+        let range = |pointer: &ChunkPointer| ByteRange { offset: pointer.offset, bytes: u64::from(pointer.bytes) };
+        let ranges: Vec<ByteRange> = pointers.iter().map(range).collect();
+        let read = match self.file.read_ranges(&ranges) {
+            Ok(read) => read,
+            Err(error) if pointers.len() == 1 => return group.failures.push((pointers[0].number, error)),
+            Err(_) => return pointers.iter().for_each(|pointer| self.read_chunks(&[*pointer], scratch, group)),
+        };
+        for (pointer, stored) in pointers.iter().zip(read.ranges) {
+            group.bytes += stored.len() as u64;
+            match self.check_chunk(pointer, stored, scratch) {
+                Ok(checksum) => group.checksums.push((pointer.number, checksum)),
+                Err(error) => group.failures.push((pointer.number, error)),
+            }
         }
-    };
-    for (pointer, stored) in pointers.iter().zip(read.ranges) {
-        group.bytes += stored.len() as u64;
-        if let Err(error) = pipeline.decode(stored, pointer.mask, scratch) {
-            group.failures.push((pointer.number, error));
+    }
+
+    fn check_chunk(&self, pointer: &ChunkPointer, stored: Bytes, scratch: &mut Scratch) -> Result<u64, ArrayError> {
+        verified::check(self.array, pointer, &stored)?;
+        let checksum = checksum::of(&stored);
+        if let Some(pipeline) = self.pipeline {
+            pipeline.decode(stored, pointer.mask, scratch)?;
         }
+        Ok(checksum)
+    }
+}
+
+/// Checksums of the chunks of an array, until all are there.
+struct Checksums {
+    by_place: Vec<u64>,
+    missing: usize,
+}
+
+impl Checksums {
+    fn of(array: &ArrayRecord) -> Self {
+        let chunks = array.index.pointers().len();
+        Self { by_place: vec![0; chunks], missing: chunks }
+    }
+
+    /// Each chunk comes once.
+    fn add(&mut self, array: &ArrayRecord, checksums: &[(u64, u64)]) {
+        for (number, checksum) in checksums {
+            if let Some(place) = array.index.place(*number) {
+                self.by_place[place] = *checksum;
+                self.missing -= 1;
+            }
+        }
+    }
+
+    /// All of them, where there are any.
+    fn all(&self) -> Option<&[u64]> {
+        (self.missing == 0 && !self.by_place.is_empty()).then_some(&self.by_place)
     }
 }
 

@@ -37,7 +37,7 @@ pub(super) async fn check(
         Err(error) => return Ok(Found::only(Finding::of_file(&error))),
     };
     let mut found = Found::default();
-    let deep = Deep::new(service, &file, bytes_read);
+    let mut deep = Deep::new(service, &file, bytes_read);
     if let (Depth::Contents, FilePlace::Managed { content }) = (depth, &record.place) {
         deep.check_content(content, &mut found).await?;
     }
@@ -104,7 +104,7 @@ impl Places {
     fn add(&mut self, array: &ArrayRecord, found: &mut Found) -> bool {
         let number = self.arrays.len();
         self.arrays.push(array.hdf5_path.clone());
-        let before = found.findings.len() as u64 + found.left_out;
+        let before = found.count();
         for (chunk, range) in stored(array) {
             if range.offset.checked_add(range.bytes).is_some_and(|end| end <= self.file_bytes) {
                 self.ranges.push(Owned { range, array: number, chunk });
@@ -114,7 +114,7 @@ impl Places {
             let message = format!("{bytes} bytes at {offset} of a file of {file_bytes} bytes");
             found.add(Finding::of_array(&Error::new(Reason::ChunkAddress, message), array, chunk));
         }
-        found.findings.len() as u64 + found.left_out == before
+        found.count() == before
     }
 
     /// Looks for overlaps among all ranges so far, and forgets them.

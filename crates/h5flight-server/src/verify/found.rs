@@ -71,6 +71,11 @@ impl Found {
         found
     }
 
+    /// How many things are wrong.
+    pub(super) fn count(&self) -> u64 {
+        self.findings.len() as u64 + self.left_out
+    }
+
     /// Adds a finding to those that it belongs to.
     pub(super) fn add(&mut self, finding: Finding) {
         if !finding.is_wrong() {

@@ -294,6 +294,7 @@ fn every_field_of_the_servers_config_has_a_setting() {
         inspect_report_bytes_max: _,
         chunk_bytes_max: _,
         decode_ratio_max: _,
+        verify_reads: _,
         result_bytes_max: _,
         upload_bytes_max: _,
         admission_timeout_ms: _,
@@ -314,5 +315,5 @@ fn every_field_of_the_servers_config_has_a_setting() {
         chunks_max: _,
     } = inspect_limits;
     // 26 plain fields, 7 bounds, two files of TLS, the filter of the log.
-    assert_eq!(TABLE.len(), 26 + 7 + 2 + 1);
+    assert_eq!(TABLE.len(), 27 + 7 + 2 + 1);
 }
