@@ -61,6 +61,7 @@ const CASES: &[Case] = cases![
     verify::files_are_listed_by_what_they_publish,
     verify::the_arrays_of_a_file_come_in_parts_and_whole,
     verify::a_released_file_is_read_again,
+    verify::fingerprints_are_those_of_a_folder_and_the_newest,
     verify::checksums_are_of_all_chunks_of_an_array_or_of_none,
     access::tokens_open_what_they_say_until_they_end,
     access::secrets_are_shared_and_kept,

@@ -10,13 +10,14 @@ use h5flight_array::meta::{ArrayMeta, Filter, Space, Storage};
 use h5flight_array::plan::{Layout, Strings};
 use h5flight_array::selection::{ElementMask, Item, Part, Points, Selection};
 use h5flight_catalog::model::{
-    AnimalSummary, ChildKind, DatasetPath, DatasetSummary, Description, Dimension, ExperimentSummary, Page, Principal,
-    Published, VersionSelector,
+    AnimalSummary, ChildKind, DatasetPath, DatasetSummary, Description, Dimension, ExperimentSummary, Fingerprint,
+    Page, Principal, Published, VersionSelector,
 };
 use h5flight_proto::v1::{self, axis_selection, get_data_request, selection as selection_parts};
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
+use crate::files::Located;
 use crate::publish::names::{LeftOut, NAME_BYTES_MAX, Naming, PATH_BYTES_MAX};
 use crate::read::ReadRequest;
 use crate::verify;
@@ -310,6 +311,12 @@ pub fn publication(published: Published, left_out: LeftOut) -> v1::Publication {
         already: published.already,
         left_out: left_out.count(),
     }
+}
+
+/// A file that is not registered as it is.
+pub fn changed_file((at, fingerprint): (Located, Fingerprint)) -> v1::ChangedFile {
+    let Fingerprint { device, inode, bytes, modified_ns } = fingerprint;
+    v1::ChangedFile { path: at.to_string(), device, inode, bytes, modified_ns }
 }
 
 /// What is to be verified.

@@ -4,8 +4,9 @@
 //! descriptor of their root, managed files by their content address below the data folder. Every function here that
 //! touches the file system blocks and is called through [`crate::blocking`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use h5flight_array::file::{self, StoredFile};
@@ -157,15 +158,58 @@ impl Files {
     /// # Errors
     /// `file_not_found`, `file_too_complex`, `io`.
     pub fn list_hdf5(&self, at: &Located) -> Result<Vec<Located>> {
-        let root = self.roots.get(&at.root).expect("located places name a root that exists");
+        let root = self.root(at);
+        let mut found = Vec::new();
+        self.walk(at, &mut |relative, whole| {
+            if whole == Named::Itself || has_signature(&root.folder, Path::new(&relative)) {
+                found.push(Located { root: at.root.clone(), relative });
+            }
+        })?;
+        found.sort();
+        Ok(found)
+    }
+
+    /// The HDF5 files at or below a place, sorted, that are not in `known` as they are. Blocks.
+    ///
+    /// # Errors
+    /// As [`Files::list_hdf5`].
+    pub fn list_changed(
+        &self,
+        at: &Located,
+        known: &HashMap<String, Fingerprint>,
+    ) -> Result<Vec<(Located, Fingerprint)>> {
+        let root = self.root(at);
+        let mut found = Vec::new();
+        self.walk(at, &mut |relative, _| {
+            // What vanishes while it is looked at is not there.
+            let Ok(facts) = root.path.join(&relative).symlink_metadata() else { return };
+            let modified_ns = facts.mtime().saturating_mul(1_000_000_000).saturating_add(facts.mtime_nsec());
+            let now = Fingerprint { device: facts.dev(), inode: facts.ino(), bytes: facts.size(), modified_ns };
+            // Only what is not known is opened.
+            if known.get(&relative) != Some(&now) && has_signature(&root.folder, Path::new(&relative)) {
+                found.push((Located { root: at.root.clone(), relative }, now));
+            }
+        })?;
+        found.sort_by(|(a, _), (b, _)| a.cmp(b));
+        Ok(found)
+    }
+
+    fn root(&self, at: &Located) -> &OpenRoot {
+        self.roots.get(&at.root).expect("located places name a root that exists")
+    }
+
+    /// Gives the relative path of each regular file at or below a place to `visit`. Blocks.
+    fn walk(&self, at: &Located, visit: &mut dyn FnMut(String, Named)) -> Result<()> {
+        let root = self.root(at);
         let start = root.path.join(&at.relative);
         let not_found = |error: std::io::Error| {
             Error::from(ArrayError::new(Reason::FileNotFound, format!("no file {at}")).with_source(error))
         };
         if !start.symlink_metadata().map_err(not_found)?.is_dir() {
-            return Ok(vec![at.clone()]);
+            visit(at.relative.clone(), Named::Itself);
+            return Ok(());
         }
-        let mut found = Vec::new();
+        let mut files = 0;
         let mut folders = vec![(PathBuf::from(&at.relative), 0)];
         while let Some((folder, depth)) = folders.pop() {
             for entry in std::fs::read_dir(root.path.join(&folder)).map_err(not_found)? {
@@ -175,19 +219,27 @@ impl Files {
                     folders.push((relative, depth + 1));
                 } else if kind.is_file()
                     && let Some(relative) = relative.to_str()
-                    && has_signature(&root.folder, Path::new(relative))
                 {
-                    found.push(Located { root: at.root.clone(), relative: relative.to_owned() });
+                    files += 1;
+                    visit(relative.to_owned(), Named::ByFolder);
                 }
             }
-            if found.len() + folders.len() > FOLDER_FILES_MAX {
+            if files + folders.len() > FOLDER_FILES_MAX {
                 let message = format!("the folder {at} has more than {FOLDER_FILES_MAX} files; register its parts");
                 return Err(Error::new(Reason::FileTooComplex, message));
             }
         }
-        found.sort();
-        Ok(found)
+        Ok(())
     }
+}
+
+/// How a file was meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Named {
+    /// By its own name.
+    Itself,
+    /// By that of a folder it is in.
+    ByFolder,
 }
 
 /// A file below the folder of managed files.

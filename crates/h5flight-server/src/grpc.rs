@@ -69,6 +69,7 @@ macro_rules! browse_call {
 impl DataService for Grpc {
     type GetDataStream = Messages<FlightData>;
     type RegisterStream = Messages<v1::RegisterReport>;
+    type ListChangedFilesStream = Messages<v1::ChangedFile>;
     type VerifyStream = Messages<v1::VerifyReport>;
 
     async fn get_data(&self, request: Request<v1::GetDataRequest>) -> Result<Response<Messages<FlightData>>, Status> {
@@ -112,6 +113,28 @@ impl DataService for Grpc {
         let reports = call.end(reports).map_err(|error| error.status())?;
         let stream = tokio_stream::wrappers::ReceiverStream::new(reports).map(Ok);
         Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn list_changed_files(
+        &self,
+        request: Request<v1::ListChangedFilesRequest>,
+    ) -> Result<Response<Messages<v1::ChangedFile>>, Status> {
+        let mut call = self.service.log.call("ListChangedFiles");
+        let (metadata, _, message) = request.into_parts();
+        let files = async {
+            admit(&self.service, &mut call, &metadata, Role::Ingest).await?;
+            call.path(&message.path);
+            publish::changed_below(&self.service, &message.path).await
+        };
+        let files = match files.await {
+            Ok(files) if files.is_empty() => {
+                call.end_quietly();
+                files
+            }
+            files => call.end(files).map_err(|error| error.status())?,
+        };
+        let files = files.into_iter().map(|file| Ok(convert::changed_file(file)));
+        Ok(Response::new(Box::pin(futures::stream::iter(files))))
     }
 
     async fn verify(

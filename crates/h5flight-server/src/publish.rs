@@ -112,6 +112,17 @@ pub async fn files_below(service: &Arc<Service>, path: &str) -> Result<Vec<Locat
     service.blocking.run(Lane::Decode(&Share::default(), 0), move || files.list_hdf5(&at)).await
 }
 
+/// The HDF5 files at or below `path` that are not registered as they are.
+///
+/// # Errors
+/// `outside_roots`, `file_not_found`, `file_too_complex`; the catalogue's.
+pub async fn changed_below(service: &Arc<Service>, path: &str) -> Result<Vec<(Located, Fingerprint)>> {
+    let at = service.files.locate(path)?;
+    let known = service.catalog.fingerprints_below(&at.root, &at.relative).await?;
+    let files = Arc::clone(&service.files);
+    service.blocking.run(Lane::Decode(&Share::default(), 0), move || files.list_changed(&at, &known)).await
+}
+
 /// Opens a file and takes its fingerprint, once the file is old enough to have one: a change that follows the one before
 /// within a tick of the kernel's clock leaves the same time behind.
 async fn open(service: &Arc<Service>, place: FilePlace) -> Result<(StoredFile, Fingerprint)> {

@@ -7,7 +7,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::command::{
-    access_log, chunks, get, healthcheck, info, ingest, ls, register, search, serve, token, verify, worker,
+    access_log, chunks, get, healthcheck, info, ingest, ls, register, search, serve, token, verify, watch, worker,
 };
 use crate::connection::ConnectionFlags;
 use crate::failure::Failure;
@@ -33,6 +33,8 @@ enum Command {
     Serve(serve::Args),
     /// Index files in place, below a root of the server
     Register(register::Args),
+    /// Register files as they appear and change, until Ctrl-C
+    Watch(watch::Args),
     /// Upload files
     Ingest(ingest::Args),
     /// Compare the catalogue with the files
@@ -95,6 +97,7 @@ fn dispatch(command: Command, globals: &Globals) -> Result<ExitCode, Failure> {
             globals.refuse_connection("healthcheck").and_then(|()| healthcheck::run(&args, globals))
         }
         Command::Register(args) => register::run(&args, globals),
+        Command::Watch(args) => watch::run(&args, globals),
         Command::Ingest(args) => ingest::run(&args, globals),
         Command::Verify(args) => verify::run(&args, globals),
         Command::Ls(args) => ls::run(&args, globals),

@@ -13,6 +13,7 @@ pub mod search;
 pub mod serve;
 pub mod token;
 pub mod verify;
+pub mod watch;
 pub mod worker;
 
 mod listing;

@@ -1,5 +1,6 @@
 //! [`Catalog`] of this backend: which function answers which call.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -61,6 +62,10 @@ impl Catalog for Store {
 
     async fn list_files_of(&self, animal: &str, experiment: &str, page: &Page) -> Result<Paged<FileRecord>> {
         verify::list_files_of(self, animal, experiment, page).await
+    }
+
+    async fn fingerprints_below(&self, root: &str, path: &str) -> Result<HashMap<String, Fingerprint>> {
+        verify::fingerprints_below(self, root, path).await
     }
 
     async fn arrays_of(&self, file_id: i64, after: i64) -> Result<Vec<Arc<ArrayRecord>>> {

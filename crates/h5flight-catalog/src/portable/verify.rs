@@ -1,5 +1,6 @@
 //! What is compared with the files: their records, their arrays, and the mark that takes one out of use.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use h5flight_array::checksum;
@@ -64,6 +65,29 @@ pub(super) async fn list_files_of(
         let (kind, root, path) = place_columns(&file.place);
         [kind, root, path]
     }))
+}
+
+pub(super) async fn fingerprints_below(store: &Store, root: &str, path: &str) -> Result<HashMap<String, Fingerprint>> {
+    // Names are compared by bytes: what begins with "path/" lies before "path0".
+    let rows: Vec<(String, i64, i64, i64, i64)> = sqlx::query_as::<Db, _>(
+        "SELECT f.path, f.device, f.inode, f.bytes, f.modified_ns FROM files f \
+         WHERE f.kind = 'registered' AND f.root = $1 \
+           AND ($2 = '' OR f.path = $2 OR (f.path > $3 AND f.path < $4)) \
+           AND NOT EXISTS (SELECT 1 FROM files newer WHERE newer.kind = f.kind AND newer.root = f.root \
+                           AND newer.path = f.path AND newer.generation > f.generation)",
+    )
+    .bind(text::asked(root))
+    .bind(text::asked(path))
+    .bind(text::asked(&format!("{path}/")))
+    .bind(text::asked(&format!("{path}0")))
+    .fetch_all(&store.readers)
+    .await
+    .map_err(fault)?;
+    let known = rows.into_iter().map(|(path, device, inode, bytes, modified_ns)| {
+        let (device, inode) = (device.cast_unsigned(), inode.cast_unsigned());
+        Ok((path, Fingerprint { device, inode, bytes: unsigned("the size of a file", bytes)?, modified_ns }))
+    });
+    known.collect()
 }
 
 pub(super) async fn arrays_of(store: &Store, file_id: i64, after: i64) -> Result<Vec<Arc<ArrayRecord>>> {

@@ -98,3 +98,24 @@ pub async fn checksums_are_of_all_chunks_of_an_array_or_of_none(world: &World) {
     let refused = world.first.publish(&publication(registered("b.h5"), 1).dataset(&path("a", "f", "d"), odd)).await;
     assert_eq!(refused.unwrap_err().kind, ErrorKind::Invalid);
 }
+
+pub async fn fingerprints_are_those_of_a_folder_and_the_newest(world: &World) {
+    for (place, at) in [("a/x.h5", 1), ("a/x.h5", 2), ("a/é/y.h5", 3), ("a.h5", 4), ("a0", 5), ("a", 6), ("b/z.h5", 7)]
+    {
+        let file = publication(registered(place), at).dataset(&path("m", "e", place), chunked(1));
+        world.first.publish(&file).await.unwrap();
+    }
+    world.first.publish(&publication(managed("cafe"), 8).dataset(&path("m", "e", "d"), chunked(1))).await.unwrap();
+    let below = async |root: &str, path: &str| {
+        let known = world.second.fingerprints_below(root, path).await.unwrap();
+        let mut times: Vec<i64> = known.values().map(|fingerprint| fingerprint.modified_ns).collect();
+        times.sort_unstable();
+        (times, known.get("a/x.h5").copied())
+    };
+    assert_eq!(below("lab", "").await, (vec![2, 3, 4, 5, 6, 7], Some(print(2))));
+    assert_eq!(below("lab", "a").await, (vec![2, 3, 6], Some(print(2))));
+    assert_eq!(below("lab", "a/x.h5").await.0, [2]);
+    assert_eq!(below("lab", "a/é").await.0, [3]);
+    assert!(below("lab", "c").await.0.is_empty());
+    assert!(below("other", "").await.0.is_empty());
+}
