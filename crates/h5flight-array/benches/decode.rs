@@ -56,6 +56,13 @@ fn bench_pipeline(bencher: Bencher, filters: &[Filter], stored: Vec<u8>, expecte
         .bench_local(|| pipeline.decode(black_box(stored.clone()), 0, &mut scratch));
 }
 
+/// What comparing a chunk with its checksum adds to each of the others, by stored byte.
+#[divan::bench]
+fn checksum(bencher: Bencher) {
+    let data = chunk(2);
+    bencher.counter(BytesCount::new(data.len())).bench_local(|| h5flight_array::checksum::of(black_box(&data)));
+}
+
 #[divan::bench]
 fn memcpy(bencher: Bencher) {
     let (source, mut out) = (chunk(1), vec![0; CHUNK_BYTES]);

@@ -106,10 +106,12 @@ impl ChunkRun {
     }
 }
 
-/// All stored chunks of an array, sorted by number. 24 bytes a chunk in memory.
+/// All stored chunks of an array, sorted by number. 24 bytes a chunk in memory, 32 with checksums.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ChunkIndex {
     pointers: Vec<ChunkPointer>,
+    /// [`crate::checksum`] of each, in the same order; of all of them or of none.
+    checksums: Vec<u64>,
 }
 
 impl ChunkIndex {
@@ -137,18 +139,42 @@ impl ChunkIndex {
             Some(pair) => {
                 Err(Error::new(Reason::MalformedFile, format!("chunk number {} is indexed twice", pair[0].number)))
             }
-            None => Ok(Self { pointers }),
+            None => Ok(Self { pointers, checksums: Vec::new() }),
         }
+    }
+
+    /// The same with the checksums of all chunks, ascending by number; none where they are not known.
+    ///
+    /// # Errors
+    /// `malformed_file` when there are not as many as chunks.
+    pub fn with_checksums(self, checksums: Vec<u64>) -> Result<Self> {
+        if checksums.is_empty() || checksums.len() == self.pointers.len() {
+            return Ok(Self { checksums, ..self });
+        }
+        let (found, chunks) = (checksums.len(), self.pointers.len());
+        Err(Error::new(Reason::MalformedFile, format!("{found} checksums of {chunks} chunks")))
     }
 
     /// The pointer of a chunk, `None` where the chunk was never stored. Constant time when every chunk is stored.
     pub fn find(&self, number: u64) -> Option<ChunkPointer> {
-        let direct = usize::try_from(number).ok().and_then(|at| self.pointers.get(at));
-        if let Some(pointer) = direct.filter(|pointer| pointer.number == number) {
-            return Some(*pointer);
-        }
-        let at = self.pointers.binary_search_by_key(&number, |pointer| pointer.number).ok()?;
-        Some(self.pointers[at])
+        self.place(number).map(|at| self.pointers[at])
+    }
+
+    /// The checksum of a chunk's stored bytes, where it is known.
+    pub fn checksum(&self, number: u64) -> Option<u64> {
+        self.checksums.get(self.place(number)?).copied()
+    }
+
+    /// Checksums of all chunks, ascending by number; empty where they are not known.
+    pub fn checksums(&self) -> &[u64] {
+        &self.checksums
+    }
+
+    /// Where a chunk stands among [`ChunkIndex::pointers`].
+    pub fn place(&self, number: u64) -> Option<usize> {
+        let direct =
+            usize::try_from(number).ok().filter(|at| self.pointers.get(*at).is_some_and(|p| p.number == number));
+        direct.or_else(|| self.pointers.binary_search_by_key(&number, |pointer| pointer.number).ok())
     }
 
     /// All pointers, ascending by number.
@@ -244,6 +270,16 @@ mod tests {
             .collect();
         let run = ChunkRun::pack(&pointers);
         assert!(run.packed.len() < 4096 / 8, "{} bytes", run.packed.len());
+    }
+
+    #[test]
+    fn a_checksum_is_found_by_the_number_of_its_chunk() {
+        let pointers = [2, 3, 9].map(|number| ChunkPointer { number, offset: number * 10, bytes: 10, mask: 0 });
+        let index = ChunkIndex::from_pointers(pointers.to_vec()).unwrap();
+        assert_eq!(index.checksum(3), None);
+        assert_eq!(index.clone().with_checksums(vec![1, 2]).unwrap_err().reason, Reason::MalformedFile);
+        let index = index.with_checksums(vec![20, 30, 90]).unwrap();
+        assert_eq!([0, 2, 3, 4, 9].map(|number| index.checksum(number)), [None, Some(20), Some(30), None, Some(90)]);
     }
 
     #[test]

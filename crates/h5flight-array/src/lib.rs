@@ -12,12 +12,14 @@
 //! ```
 
 pub mod batch;
+pub mod checksum;
 pub mod codec;
 pub mod error;
 pub mod file;
 pub mod index;
 pub mod inspect;
 pub mod meta;
+pub mod overlap;
 pub mod plan;
 pub mod selection;
 

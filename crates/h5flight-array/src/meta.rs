@@ -445,6 +445,19 @@ impl ArrayMeta {
         }
     }
 
+    /// A chunk's number as its position in the grid of chunks, by axis; empty where the array has no chunks.
+    pub fn chunk_position(&self, number: u64) -> Vec<u64> {
+        let Storage::Chunked { chunk_shape } = &self.storage else { return Vec::new() };
+        let mut rest = number;
+        let mut position = vec![0; chunk_shape.len()];
+        for (at, (size, chunk)) in position.iter_mut().zip(self.shape().iter().zip(chunk_shape)).rev() {
+            let count = size.div_ceil((*chunk).max(1)).max(1);
+            *at = rest % count;
+            rest /= count;
+        }
+        position
+    }
+
     /// Checks everything that later code relies on without looking: rank, type, chunk shape, fill size.
     ///
     /// # Errors
@@ -489,4 +502,33 @@ pub fn product(shape: &[u64]) -> Option<u64> {
         return Some(0);
     }
     shape.iter().try_fold(1u64, |product, size| product.checked_mul(*size))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chunk_number_becomes_its_position_in_the_grid() {
+        for (number, shape, position) in [
+            (7, vec![3, 4], vec![1, 3]),
+            (0, vec![3, 4], vec![0, 0]),
+            (23, vec![2, 3, 4], vec![1, 2, 3]),
+            // Chunks at the edge count whole.
+            (7, vec![5, 7], vec![1, 3]),
+        ] {
+            let chunk_shape = if shape == [5, 7] { vec![2, 2] } else { vec![1; shape.len()] };
+            let meta = ArrayMeta {
+                space: Space::Simple { shape },
+                max_shape: Vec::new(),
+                element: ElementType::Bool,
+                converted: false,
+                type_note: String::new(),
+                storage: Storage::Chunked { chunk_shape },
+                filters: Vec::new(),
+                fill: None,
+            };
+            assert_eq!(meta.chunk_position(number), position);
+        }
+    }
 }

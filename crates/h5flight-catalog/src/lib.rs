@@ -26,6 +26,7 @@ mod staging;
 mod text;
 mod token;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -97,6 +98,26 @@ pub trait Catalog: Send + Sync {
     async fn publish(&self, publication: &Publication) -> Result<Published>;
     /// Marks a file as unreadable, with its stable reason: reads of it are refused until it is registered anew.
     async fn quarantine(&self, file_id: i64, reason: &str, message: &str) -> Result<()>;
+    /// Takes that mark away: the file was found whole again.
+    async fn release(&self, file_id: i64) -> Result<()>;
+
+    // verify: what is compared with the files
+
+    /// The newest record of each file that publishes into an animal, or one experiment of it; empty names mean all.
+    /// Ascending by place, as [`Catalog::list_files`].
+    async fn list_files_of(&self, animal: &str, experiment: &str, page: &Page) -> Result<Paged<FileRecord>>;
+    /// The state in which each registered file at or below a path of a root was indexed at last; an empty path is all of the
+    /// root.
+    async fn fingerprints_below(&self, root: &str, path: &str) -> Result<HashMap<String, Fingerprint>>;
+    /// The next arrays of a file in the order of their keys, behind `after` (0 for the first), without the sources of
+    /// virtual ones: as many as have a million chunks together, at least one; none at the end.
+    async fn arrays_of(&self, file_id: i64, after: i64) -> Result<Vec<Arc<ArrayRecord>>>;
+
+    /// Keeps the checksums of the chunks of an array, ascending by number.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] when there are not as many as chunks.
+    async fn keep_checksums(&self, array_id: i64, checksums: &[u64]) -> Result<()>;
 
     // history: what a dataset was
 

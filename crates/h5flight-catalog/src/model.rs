@@ -229,6 +229,8 @@ pub struct NewArray {
     pub meta: ArrayMeta,
     /// Packed chunk pointers.
     pub runs: Vec<ChunkRun>,
+    /// [`h5flight_array::checksum`] of the stored bytes of each of them, in order; empty where they are not known.
+    pub checksums: Vec<u64>,
     /// The whole array decoded, where it is small.
     pub inline: Option<bytes::Bytes>,
     /// Why it cannot be read.

@@ -46,7 +46,7 @@ pub(crate) use select_current_arrays;
 
 macro_rules! select_runs {
     () => {
-        "SELECT r.array_id, r.first_number, r.last_number, r.pointers, r.packed FROM chunk_runs r "
+        "SELECT r.array_id, r.first_number, r.last_number, r.pointers, r.packed, r.checksums FROM chunk_runs r "
     };
 }
 pub(crate) use select_runs;

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use chrono::{DateTime, SubsecRound, Utc};
+use h5flight_array::checksum;
 use h5flight_array::index::{ChunkIndex, ChunkRun};
 use h5flight_array::inspect::{LinkKind, ObjectKind};
 use h5flight_array::meta::{ArrayMeta, Space};
@@ -235,6 +236,7 @@ pub(crate) struct RunRow {
     last_number: i64,
     pointers: i64,
     packed: Vec<u8>,
+    checksums: Option<Vec<u8>>,
 }
 
 /// The version that these extents (in order, at least one) and runs (in order) are.
@@ -258,15 +260,38 @@ pub(crate) async fn arrays(rows: Vec<ArrayRow>, runs: Vec<RunRow>) -> Result<Vec
         .map_err(|error| Error::new(ErrorKind::Database, "unpacking a chunk index failed").with_source(error))?
 }
 
-fn by_array(runs: Vec<RunRow>) -> Result<HashMap<i64, Vec<ChunkRun>>> {
-    let mut runs_by_array: HashMap<i64, Vec<ChunkRun>> = HashMap::new();
-    for run in runs {
-        runs_by_array.entry(run.array_id).or_default().push(ChunkRun {
-            first_number: unsigned("a chunk number", run.first_number)?,
-            last_number: unsigned("a chunk number", run.last_number)?,
-            pointers: u32::try_from(run.pointers).map_err(|_| damaged("a chunk run's length is out of bounds"))?,
-            packed: run.packed,
-        });
+/// The runs of one array, with the checksums of those that have some.
+#[derive(Default)]
+struct Runs {
+    runs: Vec<ChunkRun>,
+    checksums: Vec<u64>,
+}
+
+impl Runs {
+    /// The index that they are. Checksums count where every chunk has one.
+    fn index(self) -> h5flight_array::Result<ChunkIndex> {
+        let index = ChunkIndex::from_runs(&self.runs)?;
+        let known = self.checksums.len() == index.pointers().len();
+        index.with_checksums(if known { self.checksums } else { Vec::new() })
+    }
+}
+
+fn by_array(rows: Vec<RunRow>) -> Result<HashMap<i64, Runs>> {
+    let mut runs_by_array: HashMap<i64, Runs> = HashMap::new();
+    for row in rows {
+        let run = ChunkRun {
+            first_number: unsigned("a chunk number", row.first_number)?,
+            last_number: unsigned("a chunk number", row.last_number)?,
+            pointers: u32::try_from(row.pointers).map_err(|_| damaged("a chunk run's length is out of bounds"))?,
+            packed: row.packed,
+        };
+        let of_array = runs_by_array.entry(row.array_id).or_default();
+        if let Some(packed) = row.checksums {
+            let checksums = checksum::unpacked(&packed, run.pointers as usize);
+            let checksums = checksums.ok_or_else(|| damaged("a chunk run has not as many checksums as pointers"))?;
+            of_array.checksums.extend(checksums);
+        }
+        of_array.runs.push(run);
     }
     Ok(runs_by_array)
 }
@@ -306,7 +331,7 @@ fn version_of(extents: Vec<VersionRow>, runs: Vec<RunRow>) -> Result<ResolvedVer
 /// Arrays and files that several extents share, each once.
 #[derive(Default)]
 struct Known {
-    runs_by_array: HashMap<i64, Vec<ChunkRun>>,
+    runs_by_array: HashMap<i64, Runs>,
     arrays: HashMap<i64, Arc<ArrayRecord>>,
     files: HashMap<i64, Arc<FileRecord>>,
 }
@@ -330,8 +355,8 @@ impl Known {
             return Err(damaged(format_args!("array {id} has another number of rows than its shape says")));
         }
         let runs = self.runs_by_array.remove(&id).unwrap_or_default();
-        let index = ChunkIndex::from_runs(&runs)
-            .map_err(|error| damaged(format_args!("the chunk index of array {id}")).with_source(error))?;
+        let index =
+            runs.index().map_err(|error| damaged(format_args!("the chunk index of array {id}")).with_source(error))?;
         let (stored, found) = (unsigned("a number of chunks", row.chunks)?, index.pointers().len() as u64);
         if stored != found {
             return Err(damaged(format_args!("array {id} has {found} of {stored} chunk pointers")));

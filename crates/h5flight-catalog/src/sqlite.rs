@@ -35,6 +35,8 @@ mod resolve;
 mod sources;
 #[path = "portable/tags.rs"]
 mod tags;
+#[path = "portable/verify.rs"]
+mod verify;
 
 /// What the portable modules see.
 type Db = Sqlite;

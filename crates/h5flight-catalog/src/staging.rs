@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
+use h5flight_array::checksum;
 use h5flight_array::inspect::{LinkKind, ObjectKind};
 use h5flight_array::meta::{Storage, product};
 use serde_json::{Map, Value};
@@ -91,7 +92,13 @@ impl<'p> Staged<'p> {
                     .check()
                     .map_err(|error| Error::invalid(format!("{}: {error}", full_name(object))).with_source(error))?;
                 self.datasets += 1;
-                self.chunks += array.runs.iter().map(|run| u64::from(run.pointers)).sum::<u64>();
+                let chunks = array.runs.iter().map(|run| u64::from(run.pointers)).sum::<u64>();
+                self.chunks += chunks;
+                let checksums = array.checksums.len() as u64;
+                if checksums != 0 && checksums != chunks {
+                    let message = format!("{}: {checksums} checksums of {chunks} chunks", full_name(object));
+                    return Err(Error::invalid(message));
+                }
                 Ok(())
             }
             (ObjectKind::Group | ObjectKind::NamedType, None) => Ok(()),
@@ -194,7 +201,11 @@ impl<'p> Staged<'p> {
     /// All rows of `chunk_runs`.
     pub(crate) fn run_rows(&self, ids: &ContentIds) -> impl Iterator<Item = Result<RunRow<'p>>> {
         self.arrays().flat_map(move |(position, _, array)| {
+            let mut rest = array.checksums.as_slice();
             array.runs.iter().enumerate().map(move |(run, packed)| {
+                // As many as all runs have together, or none.
+                let (own, after) = rest.split_at((packed.pointers as usize).min(rest.len()));
+                rest = after;
                 Ok(RunRow {
                     array_id: ids.array(position)?,
                     run: run as i64,
@@ -202,6 +213,7 @@ impl<'p> Staged<'p> {
                     last_number: storable("chunk number", packed.last_number)?,
                     pointers: i64::from(packed.pointers),
                     packed: &packed.packed,
+                    checksums: (!own.is_empty()).then(|| checksum::packed(own)),
                 })
             })
         })
@@ -468,11 +480,12 @@ pub(crate) struct RunRow<'p> {
     pub(crate) last_number: i64,
     pub(crate) pointers: i64,
     pub(crate) packed: &'p [u8],
+    pub(crate) checksums: Option<Vec<u8>>,
 }
 
 impl Weighed for RunRow<'_> {
     fn weight_bytes(&self) -> usize {
-        self.packed.len()
+        self.packed.len() + self.checksums.as_ref().map_or(0, Vec::len)
     }
 }
 

@@ -11,6 +11,7 @@ mod conformance {
     pub mod publish;
     pub mod resolve;
     pub mod sources;
+    pub mod verify;
     pub mod world;
 }
 #[path = "../../../tests/src/postgres.rs"]
@@ -21,7 +22,7 @@ use std::pin::Pin;
 use std::time::Instant;
 
 use conformance::world::{Raw, World};
-use conformance::{access, browse, concurrency, history, publish, resolve, sources};
+use conformance::{access, browse, concurrency, history, publish, resolve, sources, verify};
 use h5flight_catalog::model::{DatasetPath, OpenOptions, VersionSelector};
 use h5flight_catalog::{ErrorKind, open};
 
@@ -65,6 +66,11 @@ const CASES: &[Case] = cases![
     browse::groups_of_several_files_are_one,
     browse::types_of_attributes_and_meanings_of_axes_come_back,
     browse::search_finds_words_as_they_are,
+    verify::files_are_listed_by_what_they_publish,
+    verify::the_arrays_of_a_file_come_in_parts_and_whole,
+    verify::a_released_file_is_read_again,
+    verify::fingerprints_are_those_of_a_folder_and_the_newest,
+    verify::checksums_are_of_all_chunks_of_an_array_or_of_none,
     access::tokens_open_what_they_say_until_they_end,
     access::secrets_are_shared_and_kept,
     access::the_access_log_keeps_the_newest_first_and_cuts_words,

@@ -89,14 +89,12 @@ pub async fn chunks(service: &Service, request: v1::ListChunksRequest) -> Result
     let (start, mut chunks) = (skip, Vec::new());
     for extent in &version.extents {
         let pointers = extent.array.index.pointers();
-        let Storage::Chunked { chunk_shape } = &extent.array.meta.storage else { continue };
-        let grid: Vec<u64> =
-            extent.array.meta.shape().iter().zip(chunk_shape).map(|(size, chunk)| size.div_ceil(*chunk)).collect();
+        let Storage::Chunked { .. } = &extent.array.meta.storage else { continue };
         let from = skip.min(pointers.len());
         skip -= from;
         for pointer in pointers[from..].iter().take(size - chunks.len()) {
             chunks.push(v1::Chunk {
-                position: position(pointer.number, &grid),
+                position: extent.array.meta.chunk_position(pointer.number),
                 offset: pointer.offset,
                 stored_bytes: u64::from(pointer.bytes),
                 filter_mask: pointer.mask,
@@ -105,22 +103,6 @@ pub async fn chunks(service: &Service, request: v1::ListChunksRequest) -> Result
     }
     let next_token = if chunks.len() == size { (start + size).to_string() } else { String::new() };
     Ok(v1::ListChunksResponse { chunks, next_token })
-}
-
-/// A chunk's number as its position by axis.
-fn position(number: u64, grid: &[u64]) -> Vec<u64> {
-    let mut rest = number;
-    let mut position: Vec<u64> = grid
-        .iter()
-        .rev()
-        .map(|count| {
-            let at = rest % (*count).max(1);
-            rest /= (*count).max(1);
-            at
-        })
-        .collect();
-    position.reverse();
-    position
 }
 
 /// The server, as this principal sees it. Answers also when the catalogue is away: totals are 0 then.
@@ -147,15 +129,5 @@ pub async fn server_info(service: &Arc<Service>, principal: &Principal) -> v1::G
         role: principal.role.as_str().into(),
         uptime_s: service.started.elapsed().as_secs(),
         sandbox: service.sandbox.clone(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn a_chunk_number_becomes_its_position_in_the_grid() {
-        assert_eq!(super::position(7, &[3, 4]), [1, 3]);
-        assert_eq!(super::position(0, &[3, 4]), [0, 0]);
-        assert_eq!(super::position(23, &[2, 3, 4]), [1, 2, 3]);
     }
 }

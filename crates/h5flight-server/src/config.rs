@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use h5flight_array::inspect::InspectLimits;
+use h5flight_catalog::model::FilePlace;
 
 /// A folder below which files may be registered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +24,28 @@ pub enum LogFormat {
     Human,
     /// One JSON object a line.
     Json,
+}
+
+/// Whose chunks are compared with their checksums when they are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum VerifyReads {
+    /// Nobody's.
+    Off,
+    /// Those of managed files.
+    #[default]
+    Managed,
+    /// Those of registered files too.
+    All,
+}
+
+impl VerifyReads {
+    /// Whether this file's are.
+    pub const fn covers(self, place: &FilePlace) -> bool {
+        match (self, place) {
+            (Self::Off, _) | (Self::Managed, FilePlace::Registered { .. }) => false,
+            (Self::Managed, FilePlace::Managed { .. }) | (Self::All, _) => true,
+        }
+    }
 }
 
 /// Certificate and key, PEM.
@@ -76,6 +99,9 @@ pub struct Config {
     pub chunk_bytes_max: u64,
     /// Decoded bytes of a chunk for each of its stored bytes at most. Real filters pass a million on constant data.
     pub decode_ratio_max: u64,
+    /// Which files' chunks are compared with their checksums when they are read, where these are known: since the upload,
+    /// or since a first deep verification.
+    pub verify_reads: VerifyReads,
     /// Largest result of one request, in decoded bytes; 0 is no bound.
     pub result_bytes_max: u64,
     /// Largest upload, in bytes.
@@ -124,6 +150,7 @@ impl Default for Config {
             inspect_report_bytes_max: 1 << 30,
             chunk_bytes_max: 64 << 20,
             decode_ratio_max: 1 << 22,
+            verify_reads: VerifyReads::default(),
             result_bytes_max: 0,
             upload_bytes_max: 1 << 40,
             upload_quota_bytes: 2 << 40,

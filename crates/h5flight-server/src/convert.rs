@@ -14,17 +14,19 @@ use h5flight_array::meta::{ArrayMeta, Filter, Space, Storage};
 use h5flight_array::plan::{Layout, Strings};
 use h5flight_array::selection::{ElementMask, Item, Part, Points, Selection};
 use h5flight_catalog::model::{
-    AnimalSummary, ChildKind, DatasetPath, DatasetSummary, Description, Dimension, ExperimentSummary, Page, Principal,
-    Published, VersionSelector,
+    AnimalSummary, ChildKind, DatasetPath, DatasetSummary, Description, Dimension, ExperimentSummary, Fingerprint,
+    Page, Principal, Published, VersionSelector,
 };
 use h5flight_proto::v1::{self, axis_selection, get_data_request, selection as selection_parts, version_selector};
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
+use crate::files::Located;
 use crate::publish::garbage::{Collection, GarbageKind};
 use crate::publish::names::{LeftOut, NAME_BYTES_MAX, Naming, PATH_BYTES_MAX};
 use crate::publish::{Made, UploadHeader, Uploaded, Wishes};
 use crate::read::ReadRequest;
+use crate::verify;
 
 /// Longest text of a selection, in bytes.
 const SELECTION_BYTES_MAX: usize = 16 << 20;
@@ -382,6 +384,59 @@ pub fn collection(found: Collection) -> v1::CollectGarbageResponse {
         age_s: piece.age.as_secs(),
     });
     v1::CollectGarbageResponse { garbage: garbage.collect(), count: found.count, bytes: found.bytes }
+}
+
+/// A file that is not registered as it is.
+pub fn changed_file((at, fingerprint): (Located, Fingerprint)) -> v1::ChangedFile {
+    let Fingerprint { device, inode, bytes, modified_ns } = fingerprint;
+    v1::ChangedFile { path: at.to_string(), device, inode, bytes, modified_ns }
+}
+
+/// What is to be verified.
+///
+/// # Errors
+/// `bad_request` for names that are none.
+pub fn verify_request(request: v1::VerifyRequest, principal: Principal) -> Result<verify::Asked> {
+    let Naming { animal, experiment } = naming(&request.animal, &request.experiment)?;
+    let depth = if request.deep { verify::Depth::Contents } else { verify::Depth::Places };
+    let remedy = if request.repair { verify::Remedy::Repair } else { verify::Remedy::Report };
+    Ok(verify::Asked { animal, experiment, depth, remedy, principal })
+}
+
+/// A report of a verification.
+pub fn verify_report(report: verify::Report) -> v1::VerifyReport {
+    let verify::Report { files_done, files_total, bytes_read, subject } = report;
+    let plain = v1::VerifyReport { files_done, files_total, bytes_read, file: None, stray: None };
+    match subject {
+        verify::Subject::Progress => plain,
+        verify::Subject::Stray(verify::Stray { path, bytes }) => {
+            v1::VerifyReport { stray: Some(v1::StrayFile { path, bytes }), ..plain }
+        }
+        verify::Subject::File(file) => v1::VerifyReport { file: Some(verified(*file)), ..plain },
+    }
+}
+
+fn verified(file: verify::Verified) -> v1::VerifiedFile {
+    let finding = |found: verify::Finding| v1::Finding {
+        reason: found.reason.as_str().into(),
+        message: found.message,
+        array: found.array,
+        chunk: found.chunk,
+    };
+    let verify::Found { findings, left_out, unchecked, chunks, bytes_read } = file.found;
+    v1::VerifiedFile {
+        path: verify::place_text(&file.record.place),
+        source_name: file.record.source_name,
+        findings: findings.into_iter().map(finding).collect(),
+        findings_left_out: left_out,
+        unchecked: unchecked.into_iter().map(finding).collect(),
+        quarantine_reason: file.quarantine_reason,
+        repaired: file.repaired.as_str().into(),
+        repair_error: file.repair_error,
+        chunks,
+        bytes_read,
+        millis: file.took.as_secs_f64() * 1e3,
+    }
 }
 
 /// The messages of the action protocol: the same fields as in protobuf, as JSON.

@@ -4,8 +4,9 @@
 //! descriptor of their root, managed files by their content address below the data folder. Every function here that
 //! touches the file system blocks and is called through [`crate::blocking`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use h5flight_array::file::{self, StoredFile};
@@ -159,15 +160,58 @@ impl Files {
     /// # Errors
     /// `file_not_found`, `file_too_complex`, `io`.
     pub fn list_hdf5(&self, at: &Located) -> Result<Vec<Located>> {
-        let root = self.roots.get(&at.root).expect("located places name a root that exists");
+        let root = self.root(at);
+        let mut found = Vec::new();
+        self.walk(at, &mut |relative, whole| {
+            if whole == Named::Itself || has_signature(&root.folder, Path::new(&relative)) {
+                found.push(Located { root: at.root.clone(), relative });
+            }
+        })?;
+        found.sort();
+        Ok(found)
+    }
+
+    /// The HDF5 files at or below a place, sorted, that are not in `known` as they are. Blocks.
+    ///
+    /// # Errors
+    /// As [`Files::list_hdf5`].
+    pub fn list_changed(
+        &self,
+        at: &Located,
+        known: &HashMap<String, Fingerprint>,
+    ) -> Result<Vec<(Located, Fingerprint)>> {
+        let root = self.root(at);
+        let mut found = Vec::new();
+        self.walk(at, &mut |relative, _| {
+            // What vanishes while it is looked at is not there.
+            let Ok(facts) = root.path.join(&relative).symlink_metadata() else { return };
+            let modified_ns = facts.mtime().saturating_mul(1_000_000_000).saturating_add(facts.mtime_nsec());
+            let now = Fingerprint { device: facts.dev(), inode: facts.ino(), bytes: facts.size(), modified_ns };
+            // Only what is not known is opened.
+            if known.get(&relative) != Some(&now) && has_signature(&root.folder, Path::new(&relative)) {
+                found.push((Located { root: at.root.clone(), relative }, now));
+            }
+        })?;
+        found.sort_by(|(a, _), (b, _)| a.cmp(b));
+        Ok(found)
+    }
+
+    fn root(&self, at: &Located) -> &OpenRoot {
+        self.roots.get(&at.root).expect("located places name a root that exists")
+    }
+
+    /// Gives the relative path of each regular file at or below a place to `visit`. Blocks.
+    fn walk(&self, at: &Located, visit: &mut dyn FnMut(String, Named)) -> Result<()> {
+        let root = self.root(at);
         let start = root.path.join(&at.relative);
         let not_found = |error: std::io::Error| {
             Error::from(ArrayError::new(Reason::FileNotFound, format!("no file {at}")).with_source(error))
         };
         if !start.symlink_metadata().map_err(not_found)?.is_dir() {
-            return Ok(vec![at.clone()]);
+            visit(at.relative.clone(), Named::Itself);
+            return Ok(());
         }
-        let mut found = Vec::new();
+        let mut files = 0;
         let mut folders = vec![(PathBuf::from(&at.relative), 0)];
         while let Some((folder, depth)) = folders.pop() {
             for entry in std::fs::read_dir(root.path.join(&folder)).map_err(not_found)? {
@@ -177,19 +221,92 @@ impl Files {
                     folders.push((relative, depth + 1));
                 } else if kind.is_file()
                     && let Some(relative) = relative.to_str()
-                    && has_signature(&root.folder, Path::new(relative))
                 {
-                    found.push(Located { root: at.root.clone(), relative: relative.to_owned() });
+                    files += 1;
+                    visit(relative.to_owned(), Named::ByFolder);
                 }
             }
-            if found.len() + folders.len() > FOLDER_FILES_MAX {
+            if files + folders.len() > FOLDER_FILES_MAX {
                 let message = format!("the folder {at} has more than {FOLDER_FILES_MAX} files; register its parts");
                 return Err(Error::new(Reason::FileTooComplex, message));
             }
         }
-        found.sort();
-        Ok(found)
+        Ok(())
     }
+}
+
+/// How a file was meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Named {
+    /// By its own name.
+    Itself,
+    /// By that of a folder it is in.
+    ByFolder,
+}
+
+/// Managed files that are younger may be on their way to a catalogue.
+const UNNAMED_AGE_MIN: std::time::Duration = std::time::Duration::from_secs(3600);
+
+/// A file below the folder of managed files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManagedEntry {
+    /// Its path below that folder.
+    pub path: String,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Its content address, where it lies at one.
+    pub content: Option<String>,
+}
+
+impl Files {
+    /// The folders of managed files, sorted; the folder above them is the empty name. Blocks.
+    ///
+    /// # Errors
+    /// `io`.
+    pub fn managed_folders(&self) -> Result<Vec<String>> {
+        let mut folders = vec![String::new()];
+        for entry in read_dir(&self.managed_path)? {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                folders.push(entry.file_name().to_string_lossy().into_owned());
+            }
+        }
+        folders.sort();
+        Ok(folders)
+    }
+
+    /// The files in one of these folders, sorted, except for those that were written within the last hour: uploads on
+    /// their way. Blocks.
+    ///
+    /// # Errors
+    /// `io`.
+    pub fn managed_entries(&self, folder: &str) -> Result<Vec<ManagedEntry>> {
+        let mut entries = Vec::new();
+        for entry in read_dir(&self.managed_path.join(folder))? {
+            let Ok(facts) = entry.metadata() else { continue };
+            let young = facts.modified().ok().and_then(|at| at.elapsed().ok()).is_none_or(|age| age < UNNAMED_AGE_MIN);
+            if facts.is_dir() || young {
+                continue;
+            }
+            let path = Path::new(folder).join(entry.file_name());
+            let content = entry.file_name().to_str().and_then(|name| name.strip_suffix(".h5")).map(str::to_owned);
+            let content = content.filter(|content| managed_name(content).is_ok_and(|own| own == path));
+            entries.push(ManagedEntry { path: path.to_string_lossy().into_owned(), bytes: facts.len(), content });
+        }
+        entries.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(entries)
+    }
+
+    /// Whether a root is not there as a whole: not configured, not readable, or empty, as when its disk is not mounted.
+    /// Blocks.
+    pub fn root_is_away(&self, name: &str) -> bool {
+        let listed = self.roots.get(name).and_then(|root| std::fs::read_dir(&root.path).ok());
+        listed.is_none_or(|mut entries| entries.next().is_none())
+    }
+}
+
+fn read_dir(folder: &Path) -> Result<Vec<std::fs::DirEntry>> {
+    let listed = std::fs::read_dir(folder).and_then(Iterator::collect);
+    listed.map_err(|error| disk_error("listing managed files", error))
 }
 
 /// Compares an open file with what was indexed.

@@ -9,6 +9,7 @@ use h5flight_array::Reason;
 use h5flight_catalog::model::{Principal, Role};
 use h5flight_proto::v1::{self, data_service_server::DataService, ingest_request};
 use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -18,7 +19,7 @@ use crate::publish::names::Naming;
 use crate::publish::{self, Made, UploadHeader, UploadStatus, Wishes};
 use crate::service::Service;
 use crate::telemetry::Call;
-use crate::{auth, browse, convert, history, read};
+use crate::{auth, browse, convert, history, read, verify};
 
 /// Reports of a registration that wait for the client.
 const REPORTS_QUEUED_MAX: usize = 16;
@@ -89,6 +90,8 @@ fn dataset_name(animal: &str, experiment: &str, dataset: &str) -> String {
 impl DataService for Grpc {
     type GetDataStream = Messages<FlightData>;
     type RegisterStream = Messages<v1::RegisterReport>;
+    type ListChangedFilesStream = Messages<v1::ChangedFile>;
+    type VerifyStream = Messages<v1::VerifyReport>;
 
     async fn get_data(&self, request: Request<v1::GetDataRequest>) -> Result<Response<Messages<FlightData>>, Status> {
         let mut call = self.service.log.call("GetData");
@@ -146,6 +149,48 @@ impl DataService for Grpc {
         let reports = call.end(reports).map_err(|error| error.status())?;
         let stream = tokio_stream::wrappers::ReceiverStream::new(reports).map(Ok);
         Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn list_changed_files(
+        &self,
+        request: Request<v1::ListChangedFilesRequest>,
+    ) -> Result<Response<Messages<v1::ChangedFile>>, Status> {
+        let mut call = self.service.log.call("ListChangedFiles");
+        let (metadata, _, message) = request.into_parts();
+        let files = async {
+            admit(&self.service, &mut call, &metadata, Role::Ingest).await?;
+            call.path(&message.path);
+            publish::changed_below(&self.service, &message.path).await
+        };
+        let files = match files.await {
+            Ok(files) if files.is_empty() => {
+                call.end_quietly();
+                files
+            }
+            files => call.end(files).map_err(|error| error.status())?,
+        };
+        let files = files.into_iter().map(|file| Ok(convert::changed_file(file)));
+        Ok(Response::new(Box::pin(futures::stream::iter(files))))
+    }
+
+    async fn verify(
+        &self,
+        request: Request<v1::VerifyRequest>,
+    ) -> Result<Response<Messages<v1::VerifyReport>>, Status> {
+        let mut call = self.service.log.call("Verify");
+        let (metadata, _, message) = request.into_parts();
+        let begun = async {
+            let role = if message.repair { Role::Admin } else { Role::Ingest };
+            let principal = admit(&self.service, &mut call, &metadata, role).await?;
+            call.path(&format!("{}/{}", message.animal, message.experiment));
+            let asked = convert::verify_request(message, principal)?;
+            verify::check_names(&self.service, &asked).await?;
+            Ok(asked)
+        };
+        match begun.await {
+            Ok(asked) => Ok(Response::new(verified(&self.service, call, asked))),
+            Err(error) => Err(call.end::<()>(Err(error)).expect_err("it failed").status()),
+        }
     }
 
     async fn list_animals(
@@ -341,6 +386,24 @@ pub async fn register(
         }
     });
     Ok(receiver)
+}
+
+/// The reports of a verification that runs in a task of its own; what ends it early comes last.
+fn verified(service: &Arc<Service>, call: Call, asked: verify::Asked) -> Messages<v1::VerifyReport> {
+    let (reports, receiver) = mpsc::channel(REPORTS_QUEUED_MAX);
+    let service = Arc::clone(service);
+    let task = async move { call.end(verify::verify(&service, asked, reports).await) };
+    let task = AbortOnDropHandle::new(tokio::spawn(task));
+    let reports =
+        tokio_stream::wrappers::ReceiverStream::new(receiver).map(|report| Ok(convert::verify_report(report)));
+    let end = async move {
+        match task.await {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(Err(error.status())),
+            Err(_) => Some(Err(Error::new(Reason::Internal, "a verification panicked").status())),
+        }
+    };
+    Box::pin(reports.chain(futures::stream::once(end).filter_map(std::future::ready)))
 }
 
 fn report(path: String, outcome: Answer<Made>, millis: f64) -> v1::RegisterReport {

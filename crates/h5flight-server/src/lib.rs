@@ -24,6 +24,7 @@ pub mod read;
 mod serve;
 pub mod service;
 pub mod telemetry;
+pub mod verify;
 pub mod versions;
 pub mod worker;
 

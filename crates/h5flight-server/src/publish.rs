@@ -3,6 +3,7 @@
 //! Both go the same way: open -> inspect in a worker -> name -> one transaction -> tell the caches. An upload is durable
 //! before the transaction, which is what makes it visible: completely or not at all.
 
+mod checksums;
 mod dimensions;
 pub mod garbage;
 mod header;
@@ -122,6 +123,17 @@ pub async fn files_below(service: &Arc<Service>, path: &str) -> Result<Vec<Locat
     service.blocking.run(Lane::Decode(&Share::default(), 0), move || files.list_hdf5(&at)).await
 }
 
+/// The HDF5 files at or below `path` that are not registered as they are.
+///
+/// # Errors
+/// `outside_roots`, `file_not_found`, `file_too_complex`; the catalogue's.
+pub async fn changed_below(service: &Arc<Service>, path: &str) -> Result<Vec<(Located, Fingerprint)>> {
+    let at = service.files.locate(path)?;
+    let known = service.catalog.fingerprints_below(&at.root, &at.relative).await?;
+    let files = Arc::clone(&service.files);
+    service.blocking.run(Lane::Decode(&Share::default(), 0), move || files.list_changed(&at, &known)).await
+}
+
 /// Opens a file and takes its fingerprint, once the file is old enough to have one: a change that follows the one before
 /// within a tick of the kernel's clock leaves the same time behind.
 async fn open(service: &Arc<Service>, place: FilePlace) -> Result<(StoredFile, Fingerprint)> {
@@ -223,7 +235,7 @@ fn publication(
 
 fn new_object(path: DatasetPath, inspected: Inspected, scales: &Scales<'_>) -> NewObject {
     let dimensions = scales.dimensions(&path, &inspected.object);
-    let Inspected { object, runs, inline } = inspected;
+    let Inspected { object, runs, checksums, inline } = inspected;
     let problem = object.problem.map(|(reason, message)| (reason.as_str().to_owned(), message));
     let meta = object.array.or_else(|| (object.kind == ObjectKind::Dataset).then(unreadable));
     NewObject {
@@ -235,7 +247,7 @@ fn new_object(path: DatasetPath, inspected: Inspected, scales: &Scales<'_>) -> N
         attributes: object.attributes,
         attribute_types: object.attribute_types,
         dimensions,
-        array: meta.map(|meta| NewArray { meta, runs, inline, problem }),
+        array: meta.map(|meta| NewArray { meta, runs, checksums, inline, problem }),
     }
 }
 

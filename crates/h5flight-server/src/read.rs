@@ -17,6 +17,7 @@ mod encode;
 mod fetch;
 mod stats;
 mod stream;
+pub(crate) mod verified;
 mod window;
 
 use std::collections::HashMap;
@@ -35,6 +36,7 @@ use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use self::fetch::Fetcher;
+pub(crate) use self::fetch::{pipeline, refuse_large_chunk, refuse_odd_sizes};
 pub use self::stats::ReadStats;
 use self::stream::Pipeline;
 pub use self::stream::ReadStream;

@@ -145,6 +145,12 @@ impl Versions {
     pub fn forget(&self, animal: &str, experiment: &str) {
         self.known.forget(animal, experiment);
     }
+
+    /// Forgets all that is made of a file: its record has changed. Other servers go on with what they know for as long as
+    /// they keep it.
+    pub fn forget_file(&self, file_id: i64) {
+        self.known.forget_file(file_id);
+    }
 }
 
 impl Known {
@@ -190,6 +196,18 @@ impl Known {
                 !answer.settled && answer.version.upgrade().is_none_or(|version| of_experiment(&version.path))
             }
         };
+        self.forget_if(is_gone);
+    }
+
+    fn forget_file(&self, file_id: i64) {
+        let is_gone = |_: &Asked, answer: &Answer| {
+            let version = answer.version.upgrade();
+            version.is_none_or(|version| version.arrays().iter().any(|array| array.file.id == file_id))
+        };
+        self.forget_if(is_gone);
+    }
+
+    fn forget_if(&self, is_gone: impl Fn(&Asked, &Answer) -> bool) {
         let gone = self.answers.iter().filter(|(asked, answer)| is_gone(asked, answer));
         let gone: Vec<Arc<Asked>> = gone.map(|(asked, _)| asked).collect();
         gone.iter().for_each(|asked| self.answers.invalidate(asked.as_ref()));
@@ -230,7 +248,12 @@ fn array_weight(array: &ArrayRecord) -> u64 {
     };
     let inline = array.inline.as_ref().map_or(0, |values| values.len() as u64);
     let fill = array.meta.fill.as_ref().map_or(0, |fill| fill.len() as u64);
-    VERSION_BYTES + 24 * array.index.pointers().len() as u64 + MAPPING_BYTES * mappings + inline + fill
+    VERSION_BYTES
+        + 24 * array.index.pointers().len() as u64
+        + 8 * array.index.checksums().len() as u64
+        + MAPPING_BYTES * mappings
+        + inline
+        + fill
 }
 
 fn attributes_weight(attributes: &Map<String, Value>) -> u64 {

@@ -105,6 +105,8 @@ pub struct Inspected {
     pub object: Object,
     /// Its chunks.
     pub runs: Vec<ChunkRun>,
+    /// Checksums of their stored bytes, of all or of none; no worker tells them.
+    pub checksums: Vec<u64>,
     /// Its values, where they are few.
     pub inline: Option<Bytes>,
 }
@@ -161,8 +163,17 @@ impl Workers {
     /// # Errors
     /// What libhdf5 finds wrong, or `malformed_file` when it dies of it; `busy` or `result_too_large` without memory.
     pub async fn read(&self, file: &OwnedFd, read: WorkerRead<'_>, memory: &mut Growth) -> Result<Vec<Bytes>> {
-        let WorkerRead { array, blocks } = read;
+        let array = read.array;
         self.refuse_hopeless(array)?;
+        self.try_read(file, read, memory).await.inspect_err(|error| self.count_failure(array, error))
+    }
+
+    /// The same for one who looks for damage: what failed before is tried again, and what fails now is not remembered.
+    ///
+    /// # Errors
+    /// As [`Workers::read`].
+    pub async fn try_read(&self, file: &OwnedFd, read: WorkerRead<'_>, memory: &mut Growth) -> Result<Vec<Bytes>> {
+        let WorkerRead { array, blocks } = read;
         let mut answer = Blocks { found: vec![None; blocks.len()], memory };
         let request = Request::Read {
             path: array.hdf5_path.clone(),
@@ -172,8 +183,7 @@ impl Workers {
         };
         // One read is small, whatever the file is: what takes longer is the file's fault.
         let mut clock = Clock::new(self.read_timeout, Reason::MalformedFile, "worker_read_timeout_ms");
-        let talked = self.converse(file, &request, &mut clock, &mut answer).await;
-        talked.inspect_err(|error| self.count_failure(array, error))?;
+        self.converse(file, &request, &mut clock, &mut answer).await?;
         let all: Option<Vec<_>> = answer.found.into_iter().collect();
         all.ok_or_else(|| Error::new(Reason::MalformedFile, "the worker left out a part of the answer"))
     }
@@ -407,7 +417,7 @@ impl Inspection {
         if let Some(Err(error)) = object.array.as_ref().map(ArrayMeta::check) {
             object.problem.get_or_insert((error.reason, inspect::cut_text(error.message)));
         }
-        self.objects.push(Inspected { object, runs: Vec::new(), inline: None });
+        self.objects.push(Inspected { object, runs: Vec::new(), checksums: Vec::new(), inline: None });
         Ok(())
     }
 

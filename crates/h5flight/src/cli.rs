@@ -8,7 +8,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::command::{
     access_log, chunks, diff, gc, get, healthcheck, info, ingest, ls, register, rollback, search, serve, tag, token,
-    versions, worker,
+    verify, versions, watch, worker,
 };
 use crate::connection::ConnectionFlags;
 use crate::failure::Failure;
@@ -34,8 +34,12 @@ enum Command {
     Serve(serve::Args),
     /// Index files in place, below a root of the server
     Register(register::Args),
+    /// Register files as they appear and change, until Ctrl-C
+    Watch(watch::Args),
     /// Upload files
     Ingest(ingest::Args),
+    /// Compare the catalogue with the files
+    Verify(verify::Args),
     /// List animals, experiments, datasets; describe a dataset or group
     Ls(ls::Args),
     /// Read a slice: show its first rows or write it to a file
@@ -104,7 +108,9 @@ fn dispatch(command: Command, globals: &Globals) -> Result<ExitCode, Failure> {
             globals.refuse_connection("healthcheck").and_then(|()| healthcheck::run(&args, globals))
         }
         Command::Register(args) => register::run(&args, globals),
+        Command::Watch(args) => watch::run(&args, globals),
         Command::Ingest(args) => ingest::run(&args, globals),
+        Command::Verify(args) => verify::run(&args, globals),
         Command::Ls(args) => ls::run(&args, globals),
         Command::Get(args) => get::run(&args, globals),
         Command::Search(args) => search::run(&args, globals),

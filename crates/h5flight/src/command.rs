@@ -16,7 +16,9 @@ pub mod search;
 pub mod serve;
 pub mod tag;
 pub mod token;
+pub mod verify;
 pub mod versions;
+pub mod watch;
 pub mod worker;
 
 mod history;

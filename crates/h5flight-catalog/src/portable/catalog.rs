@@ -1,8 +1,11 @@
 //! [`Catalog`] of this backend: which function answers which call.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
-use super::{BACKEND, Store, access, browse, find, history, publish, resolve, tags};
+use super::{BACKEND, Store, access, browse, find, history, publish, resolve, tags, verify};
 use crate::Catalog;
 use crate::error::Result;
 use crate::model::*;
@@ -67,6 +70,26 @@ impl Catalog for Store {
 
     async fn delete_tag(&self, of: &TagScope, name: &str) -> Result<Tagged> {
         tags::delete_tag(self, of, name).await
+    }
+
+    async fn release(&self, file_id: i64) -> Result<()> {
+        verify::release(self, file_id).await
+    }
+
+    async fn list_files_of(&self, animal: &str, experiment: &str, page: &Page) -> Result<Paged<FileRecord>> {
+        verify::list_files_of(self, animal, experiment, page).await
+    }
+
+    async fn fingerprints_below(&self, root: &str, path: &str) -> Result<HashMap<String, Fingerprint>> {
+        verify::fingerprints_below(self, root, path).await
+    }
+
+    async fn arrays_of(&self, file_id: i64, after: i64) -> Result<Vec<Arc<ArrayRecord>>> {
+        verify::arrays_of(self, file_id, after).await
+    }
+
+    async fn keep_checksums(&self, array_id: i64, checksums: &[u64]) -> Result<()> {
+        verify::keep_checksums(self, array_id, checksums).await
     }
 
     async fn list_animals(&self, page: &Page) -> Result<Paged<AnimalSummary>> {

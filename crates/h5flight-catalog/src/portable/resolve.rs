@@ -6,6 +6,7 @@
 use super::{Db, Store, dialect, fault, find, sources};
 use crate::error::{Error, ErrorKind, Level, Result};
 use crate::model::*;
+use crate::mosaic::select_runs;
 use crate::names::{self, LINKS_MAX};
 use crate::rows::{self, RunRow, VersionRow, unsigned, version_columns};
 use crate::text;
@@ -93,11 +94,11 @@ async fn completed(store: &Store, extents: Vec<VersionRow>) -> Result<Option<Res
     let Some(first) = extents.first() else { return Ok(None) };
     let mut runs: Vec<RunRow> = Vec::new();
     if extents.iter().any(|extent| extent.array.chunks > 0) {
-        runs = sqlx::query_as::<Db, _>(
-            "SELECT r.array_id, r.first_number, r.last_number, r.pointers, r.packed FROM chunk_runs r \
-             WHERE r.array_id IN (SELECT x.array_id FROM extents x WHERE x.version_id = $1) \
-             ORDER BY r.array_id, r.run",
-        )
+        runs = sqlx::query_as::<Db, _>(concat!(
+            select_runs!(),
+            "WHERE r.array_id IN (SELECT x.array_id FROM extents x WHERE x.version_id = $1) \
+                 ORDER BY r.array_id, r.run"
+        ))
         .bind(first.version_id)
         .fetch_all(&store.readers)
         .await

@@ -143,8 +143,9 @@ pub(super) async fn insert_arrays(
 
 pub(super) async fn insert_runs(connection: &mut PgConnection, rows: &[RunRow<'_>]) -> Result<()> {
     sqlx::query(
-        "INSERT INTO chunk_runs (array_id, run, first_number, last_number, pointers, packed) \
-         SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bytea[])",
+        "INSERT INTO chunk_runs (array_id, run, first_number, last_number, pointers, packed, checksums) \
+         SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bytea[], \
+                              $7::bytea[])",
     )
     .bind(column(rows, |row| row.array_id))
     .bind(column(rows, |row| row.run))
@@ -152,6 +153,7 @@ pub(super) async fn insert_runs(connection: &mut PgConnection, rows: &[RunRow<'_
     .bind(column(rows, |row| row.last_number))
     .bind(column(rows, |row| row.pointers))
     .bind(column(rows, |row| row.packed))
+    .bind(column(rows, |row| row.checksums.as_deref()))
     .execute(connection)
     .await
     .map_err(fault)?;

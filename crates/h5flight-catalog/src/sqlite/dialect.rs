@@ -139,7 +139,7 @@ pub(super) async fn insert_arrays(
 }
 
 pub(super) async fn insert_runs(connection: &mut SqliteConnection, rows: &[RunRow<'_>]) -> Result<()> {
-    let into = "INSERT INTO chunk_runs (array_id, run, first_number, last_number, pointers, packed) ";
+    let into = "INSERT INTO chunk_runs (array_id, run, first_number, last_number, pointers, packed, checksums) ";
     let statement = batch(into, rows, |values, row| {
         values
             .push_bind(row.array_id)
@@ -147,7 +147,8 @@ pub(super) async fn insert_runs(connection: &mut SqliteConnection, rows: &[RunRo
             .push_bind(row.first_number)
             .push_bind(row.last_number)
             .push_bind(row.pointers)
-            .push_bind(row.packed);
+            .push_bind(row.packed)
+            .push_bind(row.checksums.as_deref());
     });
     execute(connection, statement).await
 }

@@ -17,7 +17,13 @@ fn virtual_of(sources: &[(Option<&str>, &str)]) -> NewArray {
     };
     let mappings = (0..).zip(sources).map(mapping).collect();
     let space = Space::Simple { shape: vec![10 * sources.len() as u64] };
-    NewArray { meta: meta(space, Storage::Virtual { mappings }), runs: Vec::new(), inline: None, problem: None }
+    NewArray {
+        meta: meta(space, Storage::Virtual { mappings }),
+        runs: Vec::new(),
+        checksums: Vec::new(),
+        inline: None,
+        problem: None,
+    }
 }
 
 async fn sources(world: &World, at: &DatasetPath) -> Vec<SourceRecord> {

@@ -150,6 +150,7 @@ pub fn chunked(chunks: u64) -> NewArray {
     NewArray {
         meta: meta(Space::Simple { shape: vec![chunks * 10] }, Storage::Chunked { chunk_shape: vec![10] }),
         runs: index.to_runs(),
+        checksums: Vec::new(),
         inline: None,
         problem: None,
     }
@@ -177,6 +178,7 @@ pub fn inline(bytes: &'static [u8]) -> NewArray {
     NewArray {
         meta: meta(Space::Simple { shape: Vec::new() }, Storage::Compact),
         runs: Vec::new(),
+        checksums: Vec::new(),
         inline: Some(bytes::Bytes::from_static(bytes)),
         problem: None,
     }

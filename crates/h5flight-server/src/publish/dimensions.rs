@@ -148,7 +148,7 @@ mod tests {
             problem: None,
             address: 0,
         };
-        Inspected { object, runs: Vec::new(), inline: None }
+        Inspected { object, runs: Vec::new(), checksums: Vec::new(), inline: None }
     }
 
     fn dimensions(objects: &[Inspected], path: &str) -> Vec<Dimension> {

@@ -17,13 +17,13 @@ use h5flight_array::Reason;
 use h5flight_array::file::StoredFile;
 use h5flight_catalog::model::{FilePlace, Fingerprint, Published};
 
-use super::Made;
 use super::header::UploadHeader;
 use super::held::{Adopted, Held, adopt};
 use super::names::LeftOut;
 use super::partial::{self, Mark, Partial};
 use super::receiving::Receiving;
 use super::running::Slot;
+use super::{Made, checksums};
 use crate::blocking::Lane;
 use crate::blocking::turns::Share;
 use crate::error::{Error, Result};
@@ -227,12 +227,13 @@ pub(super) async fn inspect(service: &Arc<Service>, path: PathBuf) -> Result<Ins
     let open = move || {
         // Read-only: the worker gets this descriptor.
         let opened = File::open(path).map_err(|error| files::disk_error("reading an upload back", error))?;
-        let opened = StoredFile::new(opened)?;
+        let opened = Arc::new(StoredFile::new(opened)?);
         let fingerprint = files::fingerprint(&opened)?;
         Ok((opened, fingerprint))
     };
     let (opened, fingerprint) = run(service, open).await?;
-    let inspection = super::inspect(service, &opened, fingerprint).await?;
+    let mut inspection = super::inspect(service, &opened, fingerprint).await?;
+    checksums::take(service, &opened, &mut inspection.objects).await?;
     Ok(Inspected { fingerprint, inspection })
 }
 

@@ -24,6 +24,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::compose::{Sizing, Sources, compose, sized, sources_bytes};
 use super::stats::{ReadStats, Tier};
+use super::verified::{self, name_chunk};
 use super::{Planned, internal};
 use crate::blocking::Lane;
 use crate::blocking::turns::Share;
@@ -367,6 +368,9 @@ impl Fetcher {
         let array = self.array(blocks[0].id);
         let file = self.file(array)?;
         check(&file, array)?;
+        if self.is_verified(array) {
+            self.check_chunks(blocks, &file).await?;
+        }
         let slabs: Vec<Hyperslab> = blocks
             .iter()
             .filter_map(|block| match &block.source {
@@ -386,16 +390,33 @@ impl Fetcher {
         Ok(decoded.collect::<Result<_, _>>()?)
     }
 
+    /// Whether chunks of this array are compared with their checksums.
+    fn is_verified(&self, array: &ArrayRecord) -> bool {
+        !array.index.checksums().is_empty() && self.service.config.verify_reads.covers(&array.file.place)
+    }
+
+    /// Compares the chunks that a worker is about to decode. Their blocks have the chunks' numbers. Between this reading
+    /// and libhdf5's own lie milliseconds.
+    async fn check_chunks(&self, blocks: &[&Block], file: &Arc<StoredFile>) -> Result<()> {
+        let array = Arc::clone(self.array(blocks[0].id));
+        let pointers: Vec<ChunkPointer> = blocks.iter().filter_map(|block| array.index.find(block.id.number)).collect();
+        let bytes = pointers.iter().map(|pointer| u64::from(pointer.bytes)).sum();
+        let file = Arc::clone(file);
+        let compare = move || verified::check_stored(&file, &array, &pointers);
+        self.service.blocking.run(Lane::Decode(&self.share, bytes), compare).await
+    }
+
     async fn read_file(&self, blocks: &[&Block]) -> Result<Vec<Decoded>> {
         let id = blocks[0].id;
         let array = Arc::clone(&self.arrays[id.extent as usize]);
         let (file, pipeline) = (self.file(&array)?, self.pipelines[id.extent as usize].clone());
         let (stats, count) = (Arc::clone(&self.stats), blocks.len() as u64);
         let service = Arc::clone(&self.service);
+        let verified = self.is_verified(&array);
         let bytes = blocks.iter().filter_map(|block| block.decoded_bytes).fold(0, u64::saturating_add);
         let blocks: Vec<Block> = blocks.iter().map(|block| (*block).clone()).collect();
         let read = move || {
-            let source = Source { file: &file, array: &array, pipeline: pipeline.as_ref() };
+            let source = Source { file: &file, array: &array, pipeline: pipeline.as_ref(), verified };
             let began = Instant::now();
             faults::pass("file::read")?;
             let decoded = service.scratches.with(|scratch| read_blocks(&source, &blocks, scratch, &stats))?;
@@ -420,7 +441,7 @@ impl Fetcher {
 }
 
 /// Refuses a chunk whose stored and declared bytes are absurdly far apart, in either direction: both are memory.
-fn refuse_odd_sizes(pointer: &ChunkPointer, decoded: u64, ratio_max: u64) -> Result<()> {
+pub(crate) fn refuse_odd_sizes(pointer: &ChunkPointer, decoded: u64, ratio_max: u64) -> Result<()> {
     let ChunkPointer { number, bytes, .. } = pointer;
     let why = if decoded > RATIO_CHUNK_BYTES_MIN.max(ratio_max.saturating_mul(u64::from(*bytes))) {
         format!("more than {ratio_max} for each (decode_ratio_max)")
@@ -430,6 +451,16 @@ fn refuse_odd_sizes(pointer: &ChunkPointer, decoded: u64, ratio_max: u64) -> Res
         return Ok(());
     };
     let message = format!("chunk {number} has {bytes} stored bytes and declares {decoded}: {why}");
+    Err(Error::new(Reason::ChunkTooLarge, message))
+}
+
+/// Refuses chunks that are declared larger than this server decodes.
+pub(crate) fn refuse_large_chunk(service: &Service, decoded: u64) -> Result<()> {
+    let bytes_max = service.config.chunk_bytes_max;
+    if decoded <= bytes_max {
+        return Ok(());
+    }
+    let message = format!("chunks of {decoded} bytes, the most is {bytes_max} (chunk_bytes_max)");
     Err(Error::new(Reason::ChunkTooLarge, message))
 }
 
@@ -484,7 +515,10 @@ fn group_limit(block: &Block, part_bytes: u64) -> u64 {
 }
 
 /// The pipeline that decodes the chunks of an array here; `None` where libhdf5 does it, or nothing is to be done.
-fn pipeline(meta: &ArrayMeta) -> Result<Option<Pipeline>> {
+///
+/// # Errors
+/// `chunk_too_large`; what is wrong with the filters' parameters.
+pub(crate) fn pipeline(meta: &ArrayMeta) -> Result<Option<Pipeline>> {
     let (Storage::Chunked { chunk_shape }, Some(element_bytes)) = (&meta.storage, meta.element.fixed_bytes()) else {
         return Ok(None);
     };
@@ -503,6 +537,8 @@ struct Source<'a> {
     file: &'a StoredFile,
     array: &'a ArrayRecord,
     pipeline: Option<&'a Pipeline>,
+    /// Whether chunks are compared with their checksums.
+    verified: bool,
 }
 
 /// Reads and decodes blocks of one array; blocks. The file is checked before and after: what comes out is never torn.
@@ -512,7 +548,7 @@ fn read_blocks(
     scratch: &mut Scratch,
     stats: &ReadStats,
 ) -> Result<Vec<Decoded>> {
-    let Source { file, array, pipeline } = *source;
+    let Source { file, array, pipeline, verified } = *source;
     let ranges: Vec<ByteRange> = blocks.iter().flat_map(ranges).collect();
     check(file, array)?;
     let read = file.read_ranges(&ranges)?;
@@ -527,12 +563,15 @@ fn read_blocks(
                 let stored = stored.next().unwrap_or_default();
                 let pipeline = pipeline.ok_or_else(missing)?;
                 let shared = pipeline.is_identity(pointer.mask) && blocks.len() > 1;
+                if verified {
+                    verified::check(array, pointer, &stored).map_err(|error| name_chunk(error, array, pointer))?;
+                }
                 let decoded = pipeline.decode(stored, pointer.mask, scratch);
                 // A chunk that is stored as it is shares the buffer of its whole group: it is copied unless it is alone
                 // in it, for the cache may keep it long.
                 decoded
                     .map(|bytes| if shared { Bytes::copy_from_slice(&bytes) } else { bytes })
-                    .map_err(|error| name_chunk(error, pointer))?
+                    .map_err(|error| name_chunk(error, array, pointer))?
             }
             BlockSource::Raw { ranges } => joined(stored.by_ref().take(ranges.len())),
             BlockSource::Inline | BlockSource::Fill | BlockSource::Worker(_) | BlockSource::Virtual(_) => {
@@ -543,11 +582,6 @@ fn read_blocks(
     }
     stats.decoded(read.counts.preads, stored_bytes, all.iter().map(|block| block.bytes().len() as u64).sum());
     Ok(all)
-}
-
-fn name_chunk(error: ArrayError, pointer: &ChunkPointer) -> ArrayError {
-    let message = format!("chunk {} at {}: {}", pointer.number, pointer.offset, error.message);
-    ArrayError { message, ..error }
 }
 
 fn ranges(block: &Block) -> Vec<ByteRange> {

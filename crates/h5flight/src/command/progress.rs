@@ -42,6 +42,11 @@ pub fn rows_bar(form: Form, label: &str, rows: u64) -> ProgressBar {
     bar(form, label, rows, "{msg} {bar:24} {human_pos}/{human_len} rows {eta}")
 }
 
+/// A bar that counts files, whose number may not be known yet.
+pub fn files_bar(form: Form, label: &str) -> ProgressBar {
+    bar(form, label, 0, "{msg} {bar:24} {human_pos}/{human_len} files")
+}
+
 fn bar(form: Form, label: &str, length: u64, template: &str) -> ProgressBar {
     let style = ProgressStyle::with_template(template).expect("the templates above are well formed");
     let bar = ProgressBar::with_draw_target(Some(length), target(form)).with_style(style).with_message(clean(label));
@@ -64,5 +69,6 @@ mod tests {
     fn the_templates_are_well_formed() {
         Bars::new(Form::People).bytes("a", 1).finish_and_clear();
         rows_bar(Form::Json, "a", 1).finish_and_clear();
+        files_bar(Form::People, "a").finish_and_clear();
     }
 }

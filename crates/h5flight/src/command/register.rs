@@ -6,6 +6,7 @@ use h5flight_proto::client::Client;
 use h5flight_proto::v1::{Publication, RegisterReport, RegisterRequest};
 use serde_json::{Value, json};
 
+use super::watch::{self, Pace};
 use crate::cli::Globals;
 use crate::connection::{ConnectionFlags, with_client};
 use crate::failure::Failure;
@@ -16,7 +17,7 @@ use crate::quantity::{show_millis, show_number_of};
 const EXPERIMENTS_SHOWN_MAX: usize = 4;
 
 /// Arguments.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// Files, or folders whose HDF5 files are meant; "ROOT:RELATIVE/PATH" names a place below a root of the server
     #[arg(required = true, value_name = "PATH")]
@@ -30,12 +31,23 @@ pub struct Args {
     /// Replace datasets that are served from another file
     #[arg(long)]
     pub replace: bool,
+    /// Go on and register files as they appear and change, as `h5flight watch` does
+    #[arg(long)]
+    pub watch: bool,
+    #[command(flatten)]
+    pub pace: Pace,
     #[command(flatten)]
     pub connection: ConnectionFlags,
 }
 
 /// Registers each path and reports file by file.
 pub fn run(args: &Args, globals: &Globals) -> Result<(), Failure> {
+    if args.watch {
+        return watch::run(&args.watched(), globals);
+    }
+    if args.pace.is_given() {
+        return Err(Failure::usage("--settle and --every go with --watch"));
+    }
     let paths = args.paths.iter().map(|path| server_path(path)).collect::<Result<Vec<_>, _>>()?;
     with_client(&args.connection, globals, async |client| {
         let mut reporter = Reporter { form: globals.form, array: JsonArray::default(), tally: Tally::default() };
@@ -44,6 +56,13 @@ pub fn run(args: &Args, globals: &Globals) -> Result<(), Failure> {
         }
         reporter.finish()
     })
+}
+
+impl Args {
+    fn watched(&self) -> watch::Args {
+        let Self { paths, animal, experiment, replace, watch: _, pace, connection } = self.clone();
+        watch::Args { paths, animal, experiment, replace, pace, connection }
+    }
 }
 
 async fn register(
@@ -82,7 +101,7 @@ fn concerns_path_only(status: &tonic::Status) -> bool {
 }
 
 /// The path as the server knows it: absolute, or `root:relative` as it is.
-fn server_path(given: &str) -> Result<String, Failure> {
+pub fn server_path(given: &str) -> Result<String, Failure> {
     let names_root = given.split_once(':').is_some_and(|(root, rest)| {
         !root.is_empty() && !root.contains('/') && !rest.starts_with('/') && !Path::new(given).exists()
     });
@@ -142,7 +161,8 @@ impl Reporter {
     }
 }
 
-fn report_line(report: &RegisterReport) -> String {
+/// A report for people.
+pub fn report_line(report: &RegisterReport) -> String {
     let said = match &report.publication {
         Some(publication) => {
             let left_out = noted(&report.message);
@@ -153,7 +173,8 @@ fn report_line(report: &RegisterReport) -> String {
     clean(&format!("{}  {said}", report.path))
 }
 
-fn report_json(report: &RegisterReport) -> Value {
+/// A report for programs.
+pub fn report_json(report: &RegisterReport) -> Value {
     let error = report.publication.is_none().then(|| json!({"reason": report.reason, "message": report.message}));
     json!({
         "path": report.path,

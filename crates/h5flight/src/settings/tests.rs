@@ -294,6 +294,7 @@ fn every_field_of_the_servers_config_has_a_setting() {
         inspect_report_bytes_max: _,
         chunk_bytes_max: _,
         decode_ratio_max: _,
+        verify_reads: _,
         result_bytes_max: _,
         upload_bytes_max: _,
         upload_quota_bytes: _,
@@ -316,6 +317,6 @@ fn every_field_of_the_servers_config_has_a_setting() {
         attribute_bytes_max: _,
         chunks_max: _,
     } = inspect_limits;
-    // 29 plain fields, 7 bounds, two files of TLS, the filter of the log.
-    assert_eq!(TABLE.len(), 29 + 7 + 2 + 1);
+    // 30 plain fields, 7 bounds, two files of TLS, the filter of the log.
+    assert_eq!(TABLE.len(), 30 + 7 + 2 + 1);
 }
