@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import threading
@@ -17,6 +18,7 @@ import pyarrow as pa
 import pyarrow.flight as flight
 
 from . import arrays, wire
+from .allocation import keep_freed_memory
 from .errors import ServerUnavailableError, from_flight
 
 DEFAULT_URL = "grpc://127.0.0.1:8815"
@@ -65,6 +67,12 @@ class Exchange:
             # The answers before the last one tell how far it is.
             answer = json.loads(chunk.app_metadata.to_pybytes())
         return answer
+
+
+@functools.cache
+def _set_up_process() -> None:
+    """Do once what concerns all connections."""
+    keep_freed_memory()
 
 
 class Connection:
@@ -122,6 +130,7 @@ class Connection:
             if self._closed:
                 raise ValueError("the client is closed")
             if self._client is None or self._process != os.getpid():
+                _set_up_process()
                 # Of a unix socket's URL pyarrow makes an :authority that strict servers refuse.
                 unix = [("grpc.default_authority", "localhost")] if self.url.startswith("grpc+unix") else []
                 tls = {"tls_root_certs": self.tls_root_certs} if self.tls_root_certs else {}
