@@ -260,7 +260,7 @@ async fn build(
         let made = catalog.secret(name).await;
         made.map_err(|error| StartError::because("the catalogue cannot be read", error))
     };
-    let ticket_key = secret("ticket").await?;
+    let ticket_key = secret(h5flight_catalog::TICKET_SECRET).await?;
     let redis = match &config.redis_url {
         None => None,
         Some(url) => {

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{BACKEND, Store, access, browse, publish, resolve};
+use super::{BACKEND, Store, access, browse, dump, publish, resolve};
 use crate::Catalog;
 use crate::error::Result;
 use crate::model::*;
@@ -107,5 +107,17 @@ impl Catalog for Store {
 
     async fn list_accesses(&self, limit: u32) -> Result<Vec<AccessEntry>> {
         access::list_accesses(self, limit).await
+    }
+
+    async fn dump(&self, out: &mut (dyn std::io::Write + Send)) -> Result<()> {
+        dump::dump(self, out).await
+    }
+
+    async fn occupied(&self) -> Result<Option<String>> {
+        dump::occupied(self).await
+    }
+
+    async fn load(&self, from: &mut (dyn std::io::BufRead + Send)) -> Result<()> {
+        dump::load(self, from).await
     }
 }
