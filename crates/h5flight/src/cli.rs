@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::command::{access_log, chunks, get, healthcheck, info, ingest, ls, register, search, serve, token, worker};
+use crate::command::{
+    access_log, backup, chunks, get, healthcheck, info, ingest, ls, register, search, serve, token, worker,
+};
 use crate::connection::ConnectionFlags;
 use crate::failure::Failure;
 use crate::output::Form;
@@ -47,6 +49,8 @@ enum Command {
     Token(token::Args),
     /// Show who read what, newest first, from the catalogue itself
     AccessLog(access_log::Args),
+    /// Make, list, check and restore backups: the catalogue and the uploaded files
+    Backup(backup::Args),
     /// Ask /readyz; exit code 0 when the server is ready
     Healthcheck(healthcheck::Args),
     /// Look into one file for the server; started by it, never by people
@@ -87,6 +91,7 @@ fn dispatch(command: Command, globals: &Globals) -> Result<ExitCode, Failure> {
         Command::AccessLog(args) => {
             globals.refuse_connection("access-log").and_then(|()| access_log::run(&args, globals))
         }
+        Command::Backup(args) => globals.refuse_connection("backup").and_then(|()| backup::run(&args, globals)),
         Command::Healthcheck(args) => {
             globals.refuse_connection("healthcheck").and_then(|()| healthcheck::run(&args, globals))
         }
