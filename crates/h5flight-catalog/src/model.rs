@@ -101,7 +101,7 @@ pub struct FileRecord {
 }
 
 /// A file as a dump of the catalogue names it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct DumpedFile {
     /// Where.
     pub place: FilePlace,

@@ -2,10 +2,12 @@
 //!
 //! Until then a mark lies in the data folder: a server does not start on it, and the same restore may go on there.
 
-use std::io::{ErrorKind, Write};
+use std::collections::HashSet;
+use std::io::{BufReader, BufWriter, ErrorKind, Seek, Write};
 use std::path::{Component, Path};
 use std::time::{Duration, SystemTime};
 
+use h5flight_catalog::Catalog;
 use h5flight_server::config::Config;
 use indicatif::ProgressBar;
 use serde_json::json;
@@ -47,22 +49,49 @@ pub async fn run(args: &Args, form: Form) -> Result<(), Failure> {
     let mark = Mark::set(&config, &manifest.name)?;
     // Makes the file of SQLite, in a folder that is ours now.
     let catalog = open_catalog(&config, Missing::Create).await?;
-    if let Some(table) = catalog.occupied().await? {
-        return Err(mark.withdraw(&table));
-    }
-    for content in &manifest.managed {
-        let target = config.data_dir.join(content_name(&content.blake3)?);
-        restore_file(&place, content, &config.data_dir.join("uploads"), &target, &bar).await?;
-    }
-    if let Some(folder) = &args.registered_to {
-        for file in &manifest.registered {
-            restore_registered(&place, file, folder, &bar).await?;
+    match catalog.occupied().await? {
+        None => fill(args, &config, &place, &manifest, &*catalog, &bar).await?,
+        Some(table) if mark.is_new || !is_filled(&*catalog, &place, &manifest.name).await? => {
+            return Err(mark.withdraw(&table));
         }
+        // It was cut off at its very end.
+        Some(_) => {}
     }
-    catalog.load(&mut read_dump(&place, &manifest.name)?).await?;
     mark.remove()?;
     drop(bar);
     show(&manifest, &config, args.registered_to.is_some(), form)
+}
+
+async fn fill(
+    args: &Args,
+    config: &Config,
+    place: &Place,
+    manifest: &Manifest,
+    catalog: &dyn Catalog,
+    bar: &ProgressBar,
+) -> Result<(), Failure> {
+    for content in &manifest.managed {
+        let target = config.data_dir.join(content_name(&content.blake3)?);
+        restore_file(place, content, &config.data_dir.join("uploads"), &target, bar).await?;
+    }
+    if let Some(folder) = &args.registered_to {
+        for file in &manifest.registered {
+            restore_registered(place, file, folder, bar).await?;
+        }
+    }
+    Ok(catalog.load(&mut read_dump(place, &manifest.name)?).await?)
+}
+
+/// Whether a database names the very files that the backup does.
+async fn is_filled(catalog: &dyn Catalog, place: &Place, name: &str) -> Result<bool, Failure> {
+    let failed = |error: std::io::Error| Failure::local("io", format!("a temporary file: {error}"));
+    let mut dump = tempfile::tempfile().map_err(failed)?;
+    catalog.dump(&mut BufWriter::new(&mut dump)).await?;
+    dump.rewind().map_err(failed)?;
+    let found = h5flight_catalog::files_of_dump(&mut BufReader::new(dump))?;
+    let expected = h5flight_catalog::files_of_dump(&mut read_dump(place, name)?)?;
+    // A database gives rows in any order.
+    Ok(found.into_iter().collect::<HashSet<_>>() == expected.into_iter().collect::<HashSet<_>>())
 }
 
 async fn check_catalogue(place: &Place, manifest: &Manifest, bar: &ProgressBar) -> Result<(), Failure> {
@@ -110,15 +139,11 @@ impl Mark {
 
     /// Gives the folder back as it was, for the database has rows.
     fn withdraw(self, table: &str) -> Failure {
-        let mut message =
-            format!("the database is not empty: it has rows in {table}; a backup is restored into a new one");
         if self.is_new {
             // What cannot be removed says itself what it is.
             let _ = std::fs::remove_file(&self.path);
-        } else {
-            let path = self.path.display();
-            message.push_str(&format!(". If the restore that was cut off filled it, all is there: remove {path}"));
         }
+        let message = format!("the database is not empty: it has rows in {table}; a backup is restored into a new one");
         Failure::local("database_not_empty", message)
     }
 
@@ -151,13 +176,19 @@ async fn restore_registered(place: &Place, file: &Registered, folder: &Path, bar
         return Err(Failure::local("damaged", format!("{root}:{path} leads out of its root")));
     }
     let target = folder.join(relative);
-    if target.exists() {
-        return Err(Failure::local("not_empty", format!("{} is there already", target.display())));
-    }
-    restore_file(place, content, folder, &target, bar).await?;
     let modified = SystemTime::UNIX_EPOCH + Duration::from_nanos(u64::try_from(*modified_ns).unwrap_or(0));
-    let dated = std::fs::File::options().append(true).open(&target).and_then(|file| file.set_modified(modified));
-    dated.map_err(|error| Failure::file(&target, &error))
+    if let Ok(found) = target.metadata() {
+        // A restore that goes on meets its own files.
+        return match found.len() == content.bytes && found.modified().is_ok_and(|at| at == modified) {
+            true => Ok(()),
+            false => Err(Failure::local("not_empty", format!("{} is there already", target.display()))),
+        };
+    }
+    let mut pending = place::begin(folder, target)?;
+    copy_content(place, content, pending.file.as_file_mut(), bar).await?;
+    let dated = pending.file.as_file().set_modified(modified);
+    dated.map_err(|error| Failure::file(pending.file.path(), &error))?;
+    pending.keep()
 }
 
 fn show(manifest: &Manifest, config: &Config, with_registered: bool, form: Form) -> Result<(), Failure> {
