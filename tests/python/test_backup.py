@@ -288,6 +288,36 @@ def test_a_file_that_the_catalogue_names_and_nobody_has_is_no_backup(
     assert backup("verify", dest)["ok"]
 
 
+def test_backups_that_are_made_while_files_arrive_are_whole(
+    start: Callable[..., Server], database: Callable[[str], list[str]], tmp_path: Path
+) -> None:
+    dest = tmp_path / "backups"
+    flags = database("busy")
+    server = start({}, *flags)
+    data = ["--data-dir", server.folder / "data", *flags]
+    paths = [write(tmp_path / f"up{seed}.h5", seed) for seed in range(20)]
+    ingest(server, paths[0])
+    rest = threading.Thread(target=lambda: [ingest(server, path) for path in paths[1:]])
+    rest.start()
+    made = [backup("create", dest, *data)]
+    while rest.is_alive():
+        made.append(backup("create", dest, *data))
+    rest.join()
+    assert backup("verify", dest)["ok"]
+    middle = made[len(made) // 2]
+    fresh = Server(tmp_path / "fresh", {}, *database("fresh"))
+    backup("restore", dest, middle["name"], "--data-dir", fresh.folder / "data", *fresh.flags)
+    try:
+        fresh.start()
+        with h5flight.connect(fresh.url) as client:
+            assert len(client["m"].experiments()) == middle["files"] > 0
+            for path in paths[: middle["files"]]:
+                assert_served(client, path)
+    finally:
+        fresh.stop()
+    assert not fresh.unexpected()
+
+
 def cut_off(reached: Callable[[], bool], how: signal.Signals, *arguments: object) -> bool:
     """End a command when a state is reached; false if it had ended by itself."""
     command = [str(binary()), "backup", *map(str, arguments)]
