@@ -1,14 +1,19 @@
 //! SQLite's side of a dump: tables are asked of its schema, a read transaction holds one state while others write.
 
+use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
-use sqlx::query::Query;
-use sqlx::sqlite::{SqliteArguments, SqliteRow};
-use sqlx::{AssertSqlSafe, Row, Sqlite, SqliteConnection};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{AssertSqlSafe, QueryBuilder, Row, Sqlite, SqliteConnection};
 
 use super::{SqliteCatalog, fault};
 use crate::dump::fields::{self, Fields};
 use crate::dump::{self, Column, Kind, Reader, TICKET_SECRET, Table, Writer, damaged, quoted};
 use crate::error::{Error, ErrorKind, Result};
+
+/// Values of one INSERT: a statement for each row took ten times as long.
+const INSERT_VALUES_MAX: usize = 4_000;
+/// Rows of one INSERT, as the dump has them.
+const INSERT_BYTES: usize = 4 << 20;
 
 pub(super) async fn dump(store: &SqliteCatalog, out: &mut (dyn std::io::Write + Send)) -> Result<()> {
     let mut transaction = store.readers.begin().await.map_err(fault)?;
@@ -125,37 +130,71 @@ async fn load_rows(
     table: &Table,
     target: &Table,
 ) -> Result<()> {
-    let places = (1..=table.columns.len()).map(|at| format!("${at}")).collect::<Vec<_>>().join(", ");
-    let insert = format!("INSERT INTO {} ({}) VALUES ({places})", quoted(&table.table), table.column_list());
+    let (mut batch, mut batch_bytes) = (Vec::new(), 0);
     while let Some(row) = reader.row()? {
-        let mut query = sqlx::query(AssertSqlSafe(insert.clone()));
+        batch_bytes += row.len();
+        let mut values = Vec::with_capacity(table.columns.len());
         for (column, value) in Fields::parse(row, table)?.into_values() {
-            let here =
-                target.columns.iter().find(|here| here.name == column.name).map_or(column.kind, |here| here.kind);
-            query = bind(query, column.kind, here, value)?;
+            let here = target.columns.iter().find(|here| here.name == column.name);
+            values.push(Value::new(value, column.kind, here.map_or(column.kind, |here| here.kind))?);
         }
-        query.execute(&mut *connection).await.map_err(fault)?;
+        batch.push(values);
+        if (batch.len() + 1) * table.columns.len() > INSERT_VALUES_MAX || batch_bytes > INSERT_BYTES {
+            insert(connection, table, std::mem::take(&mut batch)).await?;
+            batch_bytes = 0;
+        }
     }
-    Ok(())
+    match batch.is_empty() {
+        true => Ok(()),
+        false => insert(connection, table, batch).await,
+    }
 }
 
-type Insert<'q> = Query<'q, Sqlite, SqliteArguments>;
-
-/// Binds a value that was of kind `was` to a column of kind `here`.
-fn bind(query: Insert<'_>, was: Kind, here: Kind, value: Option<String>) -> Result<Insert<'_>> {
-    let Some(value) = value else { return Ok(query.bind(None::<i64>)) };
-    let wrong = |error: &dyn std::fmt::Display| damaged(format!("{value:?} is no {here:?}: {error}"));
-    Ok(match (here, was) {
-        (Kind::Integer, _) => query.bind(value.parse::<i64>().map_err(|error| wrong(&error))?),
-        (Kind::Real, _) => query.bind(value.parse::<f64>().map_err(|error| wrong(&error))?),
-        (Kind::Bytes, _) => query.bind(fields::unhex(&value)?),
-        // As sqlx writes times, for they are compared as texts.
-        (_, Kind::Time) => {
-            let time = chrono::DateTime::parse_from_str(&value, "%Y-%m-%d %H:%M:%S%.f%#z");
-            query.bind(time.map_err(|error| wrong(&error))?.to_utc())
+async fn insert(connection: &mut SqliteConnection, table: &Table, rows: Vec<Vec<Value>>) -> Result<()> {
+    let insert = format!("INSERT INTO {} ({}) ", quoted(&table.table), table.column_list());
+    let mut query = QueryBuilder::<Sqlite>::new(insert);
+    query.push_values(rows, |mut places, row| {
+        for value in row {
+            match value {
+                Value::Null => places.push_bind(None::<i64>),
+                Value::Integer(number) => places.push_bind(number),
+                Value::Real(number) => places.push_bind(number),
+                Value::Text(text) => places.push_bind(text),
+                Value::Bytes(bytes) => places.push_bind(bytes),
+                Value::Time(at) => places.push_bind(at),
+            };
         }
-        (Kind::Text | Kind::Json | Kind::Time, _) => query.bind(value),
-    })
+    });
+    query.build().execute(connection).await.map_err(fault).map(|_| ())
+}
+
+/// A value as SQLite takes it.
+enum Value {
+    Null,
+    Integer(i64),
+    Real(f64),
+    Text(String),
+    Bytes(Vec<u8>),
+    /// Bound as a time, for sqlx writes it as it does all others: they are compared as texts.
+    Time(DateTime<Utc>),
+}
+
+impl Value {
+    /// A value that was of kind `was`, for a column of kind `here`.
+    fn new(value: Option<String>, was: Kind, here: Kind) -> Result<Self> {
+        let Some(value) = value else { return Ok(Self::Null) };
+        let wrong = |error: &dyn std::fmt::Display| damaged(format!("{value:?} is no {here:?}: {error}"));
+        Ok(match (here, was) {
+            (Kind::Integer, _) => Self::Integer(value.parse().map_err(|error: std::num::ParseIntError| wrong(&error))?),
+            (Kind::Real, _) => Self::Real(value.parse().map_err(|error: std::num::ParseFloatError| wrong(&error))?),
+            (Kind::Bytes, _) => Self::Bytes(fields::unhex(&value)?),
+            (_, Kind::Time) => {
+                let at = DateTime::parse_from_str(&value, "%Y-%m-%d %H:%M:%S%.f%#z");
+                Self::Time(at.map_err(|error| wrong(&error))?.to_utc())
+            }
+            (Kind::Text | Kind::Json | Kind::Time, _) => Self::Text(value),
+        })
+    }
 }
 
 async fn keep_last_id(connection: &mut SqliteConnection, table: &str, last_id: i64) -> Result<()> {
