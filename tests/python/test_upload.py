@@ -143,7 +143,7 @@ def test_what_is_there_is_answered_without_bytes(
     uploader.connect(server)
     first = uploader.send(0)
     uploader.sent_bytes = 0
-    for header in ({}, {"blake3": ""}, {"idempotency_key": ""}, {"idempotency_key": "", "experiment": "two"}):
+    for header in ({}, {"idempotency_key": ""}, {"idempotency_key": "", "experiment": "two"}):
         again = Uploader(contract, content, **{"idempotency_key": "k", **header})
         again.connect(server)
         assert again.status() == (len(content), COMPLETE), header
@@ -152,7 +152,12 @@ def test_what_is_there_is_answered_without_bytes(
         assert (answer.content, answer.publication.already) == (first.content, "experiment" not in header), header
     assert_served(server.url, "up", "two", 4, 1)
     assert len(kept(server)) == 1
-    other = Uploader(contract, content + b"x", idempotency_key="k", blake3="")
+    # Without the hash nobody knows that it is the same before the bytes are there.
+    unknown = Uploader(contract, content, idempotency_key="k", blake3="")
+    unknown.connect(server)
+    assert unknown.status() == (0, NONE)
+    assert unknown.send(0).publication.already
+    other = Uploader(contract, content + b"x", idempotency_key="k")
     other.connect(server)
     with pytest.raises(grpc.RpcError) as caught:
         other.status()
@@ -238,3 +243,26 @@ def test_python_goes_on_where_the_connection_broke(start: Callable[..., Server],
             client.ingest(tmp_path / "b.h5")
         assert caught.value.reason == "not_hdf5"
     assert_served(server.url, "m", "e", 8, 24)
+
+
+@pytest.mark.parametrize("announced", ["blake3", "nothing"])
+def test_an_upload_puts_back_what_was_damaged(
+    start: Callable[..., Server], tmp_path: Path, contract: SimpleNamespace, announced: str
+) -> None:
+    server = start({})
+    content = uploading.write(tmp_path / "a.h5", 7, 1)
+    first = Uploader(contract, content)
+    first.connect(server)
+    first.send(0)
+    (path,) = kept(server)
+    damaged = bytearray(content)
+    damaged[len(content) // 2] ^= 4
+    path.write_bytes(damaged)
+    again = Uploader(contract, content, **({} if announced == "blake3" else {"blake3": ""}))
+    again.connect(server)
+    again.send(0)
+    assert path.read_bytes() == content
+    assert again.sent_bytes == len(content)
+    server.stop()
+    server.start()
+    assert_served(server.url, "up", "one", 7, 1)

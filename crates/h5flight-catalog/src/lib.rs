@@ -14,6 +14,7 @@
 pub mod error;
 pub mod model;
 
+mod dump;
 mod fault;
 mod identity;
 mod mosaic;
@@ -31,6 +32,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+pub use dump::{OWNER_SECRET, TICKET_SECRET, files_of_dump};
 pub use error::{Error, ErrorKind, Result};
 use model::*;
 
@@ -178,4 +180,19 @@ pub trait Catalog: Send + Sync {
     async fn log_accesses(&self, entries: &[AccessEntry]) -> Result<()>;
     /// The newest entries of the access log.
     async fn list_accesses(&self, limit: u32) -> Result<Vec<AccessEntry>>;
+
+    // dump: the whole catalogue out and in again
+
+    /// Writes the whole catalogue, as it is at one moment, in the lines that `dump.rs` describes; others go on writing
+    /// meanwhile. Waits for `out` on the calling thread.
+    async fn dump(&self, out: &mut (dyn std::io::Write + Send)) -> Result<()>;
+    /// The name of a table that has rows; `None` in a catalogue that nobody used yet.
+    async fn occupied(&self) -> Result<Option<String>>;
+    /// Fills an empty catalogue with a dump of either database, in one transaction: wholly or not at all. The secret of
+    /// the tickets is made anew. Waits for `from` on the calling thread.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Refused`] when it is not empty, [`ErrorKind::Damaged`] for a dump that is not whole,
+    /// [`ErrorKind::Invalid`] for one of a newer schema.
+    async fn load(&self, from: &mut (dyn std::io::BufRead + Send)) -> Result<()>;
 }

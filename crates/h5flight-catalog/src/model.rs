@@ -95,6 +95,17 @@ pub struct FileRecord {
     pub datasets: u64,
 }
 
+/// A file as a dump of the catalogue names it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct DumpedFile {
+    /// Where.
+    pub place: FilePlace,
+    /// State when it was indexed.
+    pub fingerprint: Fingerprint,
+    /// Counts the states of a place from 1; the newest is the one that is served.
+    pub generation: u64,
+}
+
 /// One array of a resolved version, ready to be planned.
 #[derive(Clone, Debug)]
 pub struct ArrayRecord {

@@ -21,6 +21,7 @@ mod browse;
 #[path = "portable/catalog.rs"]
 mod catalog;
 mod dialect;
+mod dump;
 #[path = "portable/find.rs"]
 mod find;
 #[path = "portable/history.rs"]

@@ -7,6 +7,7 @@ mod conformance {
     pub mod access;
     pub mod browse;
     pub mod concurrency;
+    pub mod dump;
     pub mod history;
     pub mod publish;
     pub mod resolve;
@@ -22,7 +23,7 @@ use std::pin::Pin;
 use std::time::Instant;
 
 use conformance::world::{Raw, World};
-use conformance::{access, browse, concurrency, history, publish, resolve, sources, verify};
+use conformance::{access, browse, concurrency, dump, history, publish, resolve, sources, verify};
 use h5flight_catalog::model::{DatasetPath, OpenOptions, VersionSelector};
 use h5flight_catalog::{ErrorKind, open};
 
@@ -74,6 +75,7 @@ const CASES: &[Case] = cases![
     access::tokens_open_what_they_say_until_they_end,
     access::secrets_are_shared_and_kept,
     access::the_access_log_keeps_the_newest_first_and_cuts_words,
+    dump::what_is_not_empty_or_not_whole_is_refused,
     concurrency::one_dataset_published_at_once_has_one_history,
     concurrency::many_files_of_one_experiment_are_published_at_once,
     concurrency::a_dropped_publication_is_whole_or_absent,
@@ -136,6 +138,25 @@ fn a_catalogue_recovers_by_itself_after_postgresql_was_away() {
             assert_eq!(error.kind, ErrorKind::Unavailable, "{error:?}");
             failed += 1;
             assert!(failed <= 8, "the pool does not recover");
+        }
+    });
+}
+
+#[test]
+fn a_dump_of_either_database_fills_either() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let server = postgres::Postgres::start().expect("PostgreSQL starts");
+    runtime().block_on(async {
+        let urls = |name: &str| [format!("sqlite://{}/{name}.db", folder.path().display()), server.url(name)];
+        for (at, from) in urls("from").into_iter().enumerate() {
+            let from = World::open(&from).await;
+            let dumped = dump::filled(&from).await;
+            for (to, url) in urls(&format!("to{at}")).into_iter().enumerate() {
+                let target = World::open(&url).await;
+                dump::check_filled(&from, &dumped, &target).await;
+                target.check_integrity().await;
+                println!("from {at} to {to}");
+            }
         }
     });
 }

@@ -23,6 +23,7 @@ mod window;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::ipc::CompressionType;
@@ -234,16 +235,22 @@ async fn start(service: &Arc<Service>, planned: Planned) -> Result<ReadStream> {
     let schema = encode::FlightMessage::of_schema(&planned.schema);
     let window = Window::new(Arc::clone(service), Arc::clone(&planned.plan), Arc::new(fetcher));
     let schema_of_batches = Arc::clone(&planned.schema);
-    let one_batch = planned.plan.batches() <= 1;
-    let run = async move {
-        let _reserved = reserved;
-        window.run(encoder, schema_of_batches, sender).await
-    };
-    let pipeline = if one_batch {
-        // The channel takes it, so nothing waits for the client, and there is nothing to do beside sending it.
-        Pipeline::Ended(run.await)
+    let run = window.run(encoder, schema_of_batches, sender);
+    let pipeline = if planned.plan.batches() <= 1 {
+        // The channel takes it, so nothing waits for the client, and there is nothing to do beside sending it. What it
+        // takes is counted while it waits there, unless that is for ever.
+        let outcome = run.await;
+        let stall = Duration::from_millis(service.config.stall_timeout_ms);
+        let counted = tokio::spawn(async move {
+            let _reserved = reserved;
+            tokio::time::sleep(stall).await;
+        });
+        Pipeline::Ended(outcome, AbortOnDropHandle::new(counted))
     } else {
-        Pipeline::Running(AbortOnDropHandle::new(tokio::spawn(run)))
+        Pipeline::Running(AbortOnDropHandle::new(tokio::spawn(async move {
+            let _reserved = reserved;
+            run.await
+        })))
     };
     Ok(ReadStream::new(schema, receiver, pipeline, stats))
 }

@@ -52,9 +52,9 @@ const HEADER_BYTES_MAX: u32 = 16 << 10;
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
 /// A message from the server: one row may be a whole frame.
 const ANSWER_BYTES_MAX: usize = i32::MAX as usize;
-/// Received bytes that may be under way per stream and per connection: an upload at 1 GB/s with 4 ms of round trip.
 /// Of 32 parts of the memory, those that keep decoded blocks.
 const CACHE_PARTS: u64 = 15;
+/// Received bytes that may be under way per stream and per connection: an upload at 1 GB/s with 4 ms of round trip.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 /// A connection that does not answer this ping is gone.
@@ -276,7 +276,7 @@ async fn build(
         let made = catalog.secret(name).await;
         made.map_err(|error| StartError::because("the catalogue cannot be read", error))
     };
-    let ticket_key = secret("ticket").await?;
+    let ticket_key = secret(h5flight_catalog::TICKET_SECRET).await?;
     let redis = match &config.redis_url {
         None => None,
         Some(url) => {
@@ -306,6 +306,7 @@ async fn build(
         versions: Versions::new(Arc::clone(&catalog)),
         files: Arc::new(files),
         collecting: tokio::sync::Mutex::default(),
+        verifying: tokio::sync::Mutex::default(),
         uploads: Arc::new(Uploads::new(config.data_dir.join("uploads"))),
         blocking: Blocking::new(config.decode_threads),
         scratches: Scratches::default(),

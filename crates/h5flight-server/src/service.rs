@@ -32,6 +32,8 @@ pub struct Service {
     pub uploads: Arc<Uploads>,
     /// Held while garbage is collected.
     pub collecting: tokio::sync::Mutex<()>,
+    /// Held by the verification under way: what it compares takes memory beside the reads.
+    pub verifying: tokio::sync::Mutex<()>,
     /// Where blocking work runs.
     pub blocking: Blocking,
     /// What decoding needs.

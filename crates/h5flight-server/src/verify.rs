@@ -131,8 +131,11 @@ pub async fn check_names(service: &Service, asked: &Asked) -> Result<()> {
 /// Verifies all that is asked for.
 ///
 /// # Errors
-/// The catalogue's; what is wrong with a file is in its report.
+/// `busy` while another one is under way; the catalogue's. What is wrong with a file is in its report.
 pub async fn verify(service: &Arc<Service>, asked: Asked, reports: mpsc::Sender<Report>) -> Result<()> {
+    let Ok(_alone) = service.verifying.try_lock() else {
+        return Err(Error::new(Reason::Busy, "another verification is under way on this server"));
+    };
     let everything = asked.animal.is_empty();
     let files_total = if everything { service.catalog.counts().await?.files } else { 0 };
     let mut verifier = Verifier {

@@ -7,8 +7,8 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::command::{
-    access_log, chunks, diff, gc, get, healthcheck, info, ingest, ls, register, rollback, search, serve, tag, token,
-    verify, versions, watch, worker,
+    access_log, backup, chunks, diff, gc, get, healthcheck, info, ingest, ls, register, rollback, search, serve, tag,
+    token, verify, versions, watch, worker,
 };
 use crate::connection::ConnectionFlags;
 use crate::failure::Failure;
@@ -64,6 +64,8 @@ enum Command {
     Token(token::Args),
     /// Show who read what, newest first, from the catalogue itself
     AccessLog(access_log::Args),
+    /// Make, list, check and restore backups: the catalogue and the uploaded files
+    Backup(backup::Args),
     /// Ask /readyz; exit code 0 when the server is ready
     Healthcheck(healthcheck::Args),
     /// Look into one file for the server; started by it, never by people
@@ -104,6 +106,7 @@ fn dispatch(command: Command, globals: &Globals) -> Result<ExitCode, Failure> {
         Command::AccessLog(args) => {
             globals.refuse_connection("access-log").and_then(|()| access_log::run(&args, globals))
         }
+        Command::Backup(args) => globals.refuse_connection("backup").and_then(|()| backup::run(&args, globals)),
         Command::Healthcheck(args) => {
             globals.refuse_connection("healthcheck").and_then(|()| healthcheck::run(&args, globals))
         }

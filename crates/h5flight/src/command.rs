@@ -2,6 +2,7 @@
 //! or the catalogue and shows the answer.
 
 pub mod access_log;
+pub mod backup;
 pub mod chunks;
 pub mod diff;
 pub mod gc;

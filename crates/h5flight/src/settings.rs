@@ -20,6 +20,8 @@ use table::{Kind, Setting, TABLE};
 const CONFIG_VARIABLE: &str = "H5FLIGHT_CONFIG";
 /// Settings of the commands that work on the catalogue itself.
 const CATALOG_KEYS: [&str; 2] = ["data_dir", "database_url"];
+/// Settings of the commands that work on the files as well.
+const STORAGE_KEYS: [&str; 3] = ["data_dir", "root", "database_url"];
 /// A configuration file is a few kilobytes; whatever is larger is another file.
 const CONFIG_FILE_BYTES_MAX: u64 = 1 << 20;
 
@@ -58,6 +60,10 @@ pub struct ServerFlags(Flags);
 #[derive(Clone, Debug, Default)]
 pub struct CatalogFlags(Flags);
 
+/// Flags for the settings that say where the catalogue and the files are.
+#[derive(Clone, Debug, Default)]
+pub struct StorageFlags(Flags);
+
 #[derive(Clone, Debug, Default)]
 struct Flags {
     config_file: Option<PathBuf>,
@@ -76,6 +82,16 @@ impl ServerFlags {
 
 impl CatalogFlags {
     /// The settings of the server whose catalogue is meant.
+    ///
+    /// # Errors
+    /// Those of [`ServerFlags::load`].
+    pub fn load(&self, environment: Environment<'_>) -> Result<Loaded, Failure> {
+        self.0.load(environment)
+    }
+}
+
+impl StorageFlags {
+    /// The settings of the server whose catalogue and files are meant.
     ///
     /// # Errors
     /// Those of [`ServerFlags::load`].
@@ -108,6 +124,7 @@ macro_rules! flags {
 }
 flags!(ServerFlags, |_| true);
 flags!(CatalogFlags, |key| CATALOG_KEYS.contains(&key));
+flags!(StorageFlags, |key| STORAGE_KEYS.contains(&key));
 
 fn augment(command: Command, keep: fn(&str) -> bool) -> Command {
     let file = Arg::new("config").long("config").value_name("FILE").value_parser(clap::value_parser!(PathBuf));

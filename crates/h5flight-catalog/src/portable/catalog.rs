@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{BACKEND, Store, access, browse, find, history, publish, resolve, tags, verify};
+use super::{BACKEND, Store, access, browse, dump, find, history, publish, resolve, tags, verify};
 use crate::Catalog;
 use crate::error::Result;
 use crate::model::*;
@@ -150,5 +150,17 @@ impl Catalog for Store {
 
     async fn list_accesses(&self, limit: u32) -> Result<Vec<AccessEntry>> {
         access::list_accesses(self, limit).await
+    }
+
+    async fn dump(&self, out: &mut (dyn std::io::Write + Send)) -> Result<()> {
+        dump::dump(self, out).await
+    }
+
+    async fn occupied(&self) -> Result<Option<String>> {
+        dump::occupied(self).await
+    }
+
+    async fn load(&self, from: &mut (dyn std::io::BufRead + Send)) -> Result<()> {
+        dump::load(self, from).await
     }
 }

@@ -94,7 +94,6 @@ pub async fn collect(service: &Arc<Service>, how: Collect) -> Result<Collection>
         return Err(Error::new(Reason::Busy, "garbage is being collected already"));
     };
     let mut collection = Collection::default();
-    own_empty(service).await?;
     files(service, how, &mut collection).await?;
     let (folder, expiry) = (service.uploads.folder().to_owned(), hours(service.config.upload_expiry_hours));
     for garbage in run(service, move || uploads(&folder, expiry, how)).await? {
@@ -117,14 +116,12 @@ impl Collection {
 async fn files(service: &Arc<Service>, how: Collect, collection: &mut Collection) -> Result<()> {
     let (folder, grace) = (service.files.managed_folder().to_owned(), hours(service.config.garbage_grace_hours));
     let mut suspects = run(service, move || managed(&folder, grace)).await?;
-    if suspects.is_empty() {
-        return Ok(());
-    }
-    let found = suspects.len();
+    let (found, mut newest) = (suspects.len(), 0);
     let mut page = Page { size: 1000, token: String::new() };
     loop {
         let listed = service.catalog.list_files(&page).await?;
         for file in listed.items {
+            newest = newest.max(file.id);
             if let FilePlace::Managed { content } = file.place
                 && let Ok(content) = blake3::Hash::from_hex(&content)
             {
@@ -136,7 +133,7 @@ async fn files(service: &Arc<Service>, how: Collect, collection: &mut Collection
             break;
         }
     }
-    own(service, suspects.len() < found).await?;
+    own(service, Known { newest, any: suspects.len() < found || found == 0 }, how).await?;
     for (content, suspect) in suspects {
         let name = content.to_hex().to_string();
         let Suspect { path, bytes, age } = suspect;
@@ -156,37 +153,47 @@ async fn files(service: &Arc<Service>, how: Collect, collection: &mut Collection
     Ok(())
 }
 
-/// A folder without files is ours from now on.
-async fn own_empty(service: &Arc<Service>) -> Result<()> {
-    let (folder, owner) = (service.files.managed_folder().to_owned(), service.config.data_dir.join(OWNER));
-    let look = move || Ok(!owner.exists() && entries(&folder)?.is_empty());
-    if run(service, look).await? { own(service, true).await } else { Ok(()) }
+/// What the catalogue knows of the folder.
+#[derive(Clone, Copy)]
+struct Known {
+    /// The id of its newest file. Ids only grow.
+    newest: i64,
+    /// Whether it knows some of what is there, or nothing is there.
+    any: bool,
 }
 
-/// Makes sure that the folder is this catalogue's. One without an owner becomes ours when the catalogue knows any of it.
-async fn own(service: &Arc<Service>, known: bool) -> Result<()> {
-    let id = blake3::hash(&service.catalog.secret("owner of data folders").await?).to_hex().to_string();
+/// Makes sure that the folder is this catalogue's, and that the catalogue is not older than the folder: one that was set
+/// back does not know what came since. A folder without an owner becomes ours when the catalogue knows any of it.
+async fn own(service: &Arc<Service>, known: Known, how: Collect) -> Result<()> {
+    let secret = service.catalog.secret(h5flight_catalog::OWNER_SECRET).await?;
+    let id = blake3::hash(&secret).to_hex().to_string();
     let path = service.config.data_dir.join(OWNER);
     let refused = |why: &str| {
         let message = format!("the data folder {why}: no file of it is removed; remove {OWNER} in it if that is wrong");
         Err(Error::new(Reason::GarbageRefused, message))
     };
     let read = path.clone();
-    match run(service, move || Ok(std::fs::read_to_string(read).ok())).await? {
-        Some(owner) if owner.trim() == id => Ok(()),
-        Some(_) => refused("belongs to another catalogue"),
-        None if !known => refused("has files, none of which this catalogue knows"),
-        None => {
-            let folder = service.config.data_dir.clone();
-            let write = move || {
-                let refused = |error| disk_error("marking the data folder", error);
-                let mut new = tempfile::NamedTempFile::new_in(folder).map_err(refused)?;
-                new.write_all(id.as_bytes()).and_then(|()| new.as_file().sync_all()).map_err(refused)?;
-                new.persist(path).map(drop).map_err(|error| refused(error.error))
-            };
-            run(service, write).await
-        }
+    let told = run(service, move || Ok(std::fs::read_to_string(read).ok())).await?;
+    let mut lines = told.as_deref().unwrap_or_default().lines();
+    let (owner, newest) = (lines.next(), lines.next().and_then(|line| line.parse::<i64>().ok()).unwrap_or(0));
+    match owner {
+        Some(owner) if owner.trim() != id => return refused("belongs to another catalogue"),
+        Some(_) if newest > known.newest => return refused("has files that are newer than this catalogue"),
+        Some(_) if newest == known.newest => return Ok(()),
+        None if !known.any => return refused("has files, none of which this catalogue knows"),
+        Some(_) | None => {}
     }
+    if how == Collect::Tell {
+        return Ok(());
+    }
+    let folder = service.config.data_dir.clone();
+    let write = move || {
+        let refused = |error| disk_error("marking the data folder", error);
+        let mut new = tempfile::NamedTempFile::new_in(folder).map_err(refused)?;
+        writeln!(new, "{id}\n{}", known.newest).and_then(|()| new.as_file().sync_all()).map_err(refused)?;
+        new.persist(path).map(drop).map_err(|error| refused(error.error))
+    };
+    run(service, write).await
 }
 
 /// The managed files that nobody touched for this long, by content.

@@ -9,19 +9,31 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::error::Result;
 use crate::files::disk_error;
 
 /// A managed file that nobody collects while this lives.
-pub struct Held(#[expect(dead_code, reason = "the lock lives as long as the descriptor")] File);
+pub struct Held(Arc<File>);
 
 /// What came of keeping an upload.
 pub enum Kept<P> {
     /// It lies at its address.
     Held(Held),
+    /// A file of its size lies there already.
+    Found(Held, P),
     /// Somebody else has the file that is there; worth a repetition soon.
     Contended(P),
+}
+
+/// What becomes of a file of the same size that is at the address already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum There {
+    /// It is told, and stays.
+    Stays,
+    /// It is damaged: better bytes take its place.
+    IsReplaced,
 }
 
 /// What is found at a content address.
@@ -39,7 +51,12 @@ pub enum Adopted {
 impl Held {
     /// Of a descriptor that has the lock.
     pub fn locked(file: File) -> Self {
-        Self(file)
+        Self(Arc::new(file))
+    }
+
+    /// To read what is held.
+    pub fn file(&self) -> Arc<File> {
+        Arc::clone(&self.0)
     }
 }
 
@@ -63,7 +80,7 @@ pub fn adopt(address: &Path, bytes: u64) -> Result<Adopted> {
     }
     match (names(address, &file)?, whole) {
         (false, _) => Ok(Adopted::Contended),
-        (true, true) => Ok(Adopted::Held(Held(file))),
+        (true, true) => Ok(Adopted::Held(Held::locked(file))),
         (true, false) => Ok(Adopted::Damaged(file)),
     }
 }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use h5flight_array::Reason;
 use serde::{Deserialize, Serialize};
 
-use super::held::{self, Held, Kept};
+use super::held::{self, Held, Kept, There};
 use crate::error::{Error, Result};
 use crate::faults;
 use crate::files::disk_error;
@@ -188,20 +188,20 @@ impl Partial {
         remove(&self.path);
     }
 
-    /// The bytes, sealed, become the managed file at `address`, which nobody collects while what is returned lives. A file that
-    /// is there already has the same bytes and stays.
+    /// The bytes, sealed, become the managed file at `address`, which nobody collects while what is returned lives.
     ///
     /// # Errors
     /// `disk_full`, `io`; the partial file is left as it is.
-    pub fn keep(self, address: &Path) -> Result<Kept<Self>> {
+    pub fn keep(self, address: &Path, there: There) -> Result<Kept<Self>> {
         faults::pass("upload::keep")?;
         let bytes = self.written_bytes;
         loop {
-            match held::adopt(address, bytes)? {
-                held::Adopted::Held(held) => {
-                    self.remove();
-                    return Ok(Kept::Held(held));
-                }
+            let found = match there {
+                There::Stays => held::adopt(address, bytes)?,
+                There::IsReplaced => held::condemn(address)?.map_or(held::Adopted::Contended, held::Adopted::Damaged),
+            };
+            match found {
+                held::Adopted::Held(held) => return Ok(Kept::Found(held, self)),
                 held::Adopted::Contended => return Ok(Kept::Contended(self)),
                 held::Adopted::Missing => {
                     let from = tempfile::TempPath::try_from_path(&self.path);

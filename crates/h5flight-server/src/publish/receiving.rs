@@ -9,10 +9,10 @@ use futures::{Stream, StreamExt};
 use h5flight_array::Reason;
 
 use super::header::UploadHeader;
-use super::held::{Held, Kept};
+use super::held::{Held, Kept, There};
 use super::partial::Partial;
 use super::running::Slot;
-use super::upload::{Inspected, Uploaded, contended, inspect, publish, run};
+use super::upload::{Inspected, Uploaded, contended, inspect, is_whole, publish, run};
 use crate::error::{Error, Result};
 use crate::service::Service;
 
@@ -21,6 +21,9 @@ use crate::service::Service;
 const UNFLUSHED_BYTES_MAX: u64 = 64 << 20;
 /// How long bytes may be written and not yet durable. On a slow link this decides.
 const UNFLUSHED_MAX: Duration = Duration::from_secs(1);
+
+/// How long a client may send nothing: it holds what was promised to it of the disk and the quota.
+const IDLE_MAX: Duration = Duration::from_secs(60);
 
 /// An upload whose bytes arrive.
 pub struct Receiving {
@@ -55,6 +58,10 @@ impl Receiving {
                 Ok(Some(bytes)) => {
                     self.take(bytes?).await?;
                     waiting = Instant::now();
+                }
+                Err(_) if waiting.elapsed() > IDLE_MAX => {
+                    let message = format!("no byte came for {} s; the upload can go on", IDLE_MAX.as_secs());
+                    return Err(Error::new(Reason::UploadBroken, message));
                 }
                 Err(_) => {}
             }
@@ -95,7 +102,7 @@ impl Receiving {
         let files = Arc::clone(&self.service.files);
         let address = content.clone();
         let path = run(&self.service, move || files.managed_path(&address)).await?;
-        let held = self.keep(path).await?;
+        let held = self.keep(path, &content).await?;
         publish(&self.service, &self.header, content, inspected, held).await
     }
 
@@ -123,13 +130,27 @@ impl Receiving {
         inspect(&self.service, path).await
     }
 
-    async fn keep(&mut self, path: PathBuf) -> Result<Held> {
-        let waiting = Instant::now();
+    async fn keep(&mut self, path: PathBuf, content: &str) -> Result<Held> {
+        let (waiting, mut there) = (Instant::now(), There::Stays);
         loop {
             let partial = self.partial.take().expect("an upload that failed is not continued");
             let path = path.clone();
-            match run(&self.service, move || partial.keep(&path)).await? {
+            match run(&self.service, move || partial.keep(&path, there)).await? {
                 Kept::Held(held) => return Ok(held),
+                Kept::Found(held, partial) => {
+                    let bytes = partial.written_bytes();
+                    self.partial = Some(Box::new(partial));
+                    if is_whole(&self.service, &held, bytes, content).await? {
+                        let partial = self.partial.take().expect("it was put there");
+                        run(&self.service, move || {
+                            partial.remove();
+                            Ok(())
+                        })
+                        .await?;
+                        return Ok(held);
+                    }
+                    there = There::IsReplaced;
+                }
                 Kept::Contended(partial) => {
                     self.partial = Some(Box::new(partial));
                     contended(&self.service, waiting).await?;

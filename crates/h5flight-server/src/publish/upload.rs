@@ -6,6 +6,7 @@
 //! at an address are locked until the row that names them is committed ([`super::held`]).
 
 use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,7 +20,7 @@ use h5flight_catalog::model::{FilePlace, Fingerprint, Published};
 
 use super::header::UploadHeader;
 use super::held::{Adopted, Held, adopt};
-use super::names::LeftOut;
+use super::names::{LeftOut, Naming};
 use super::partial::{self, Mark, Partial};
 use super::receiving::Receiving;
 use super::running::Slot;
@@ -33,6 +34,8 @@ use crate::worker::Inspection;
 
 /// Tells uploads apart that nobody can come back for.
 static NAMELESS: AtomicU64 = AtomicU64::new(0);
+/// Bytes of a managed file that are read back in one task.
+const HASHED_BYTES: u64 = 8 << 20;
 /// How often a file is asked for that somebody else has locked.
 const CONTENDED_WAIT: Duration = Duration::from_millis(50);
 
@@ -113,27 +116,25 @@ pub async fn upload_status(service: &Arc<Service>, header: &UploadHeader) -> Res
     })
 }
 
-/// What the key of an upload made before. Without a hash the key and the size say that it is the same.
+/// What the key of an upload made before, where the content and the names are the same; without a hash the bytes have to
+/// come before anybody can tell.
 async fn earlier(service: &Service, header: &UploadHeader) -> Result<Option<Published>> {
-    if header.key.is_empty() {
+    if header.key.is_empty() || header.blake3.is_empty() {
         return Ok(None);
     }
     let Some(published) = service.catalog.find_ingest(&header.key).await? else { return Ok(None) };
     let content = published.content.clone().unwrap_or_default();
-    let same = match header.blake3.as_str() {
-        "" => {
-            let file = service.catalog.find_file(&FilePlace::Managed { content }).await?;
-            file.is_some_and(|file| file.fingerprint.bytes == header.file_bytes)
-        }
-        blake3 => blake3 == content,
-    };
-    match same {
-        true => Ok(Some(published)),
-        false => {
-            let message = format!("the idempotency key {:?} was used for another file", header.key);
-            Err(Error::new(Reason::UploadMismatch, message))
-        }
+    if header.blake3 != content {
+        let message = format!("the idempotency key {:?} was used for another file", header.key);
+        return Err(Error::new(Reason::UploadMismatch, message));
     }
+    let file = service.catalog.find_file(&FilePlace::Managed { content }).await?;
+    let in_use = file.is_some_and(|file| file.quarantined.is_none());
+    let Naming { animal, experiment } = &header.wishes.naming;
+    let named = |wished: &str, name: &str| wished.is_empty() || wished == name;
+    let same_names = published.experiments.iter().all(|(a, e)| named(animal, a) && named(experiment, e));
+    // Else the publication decides, with all that it knows.
+    Ok((in_use && same_names).then_some(published))
 }
 
 /// The announced content, where it is here already.
@@ -146,11 +147,33 @@ async fn stored(service: &Service, header: &UploadHeader) -> Result<Option<Held>
         let (files, content, bytes) = (Arc::clone(&service.files), header.blake3.clone(), header.file_bytes);
         let look = move || adopt(&files.managed_path(&content)?, bytes);
         match service.blocking.run(Lane::Deliver, look).await? {
-            Adopted::Held(held) => return Ok(Some(held)),
+            Adopted::Held(held) => {
+                return Ok(is_whole(service, &held, header.file_bytes, &header.blake3).await?.then_some(held));
+            }
             Adopted::Missing | Adopted::Damaged(_) => return Ok(None),
             Adopted::Contended => contended(service, waiting).await?,
         }
     }
+}
+
+/// Whether a managed file still has the bytes of its address: what lies on a disk may rot, and a new upload of it is the
+/// way to have it whole again.
+pub(super) async fn is_whole(service: &Service, held: &Held, file_bytes: u64, content: &str) -> Result<bool> {
+    let (mut hasher, mut at) = (blake3::Hasher::new(), 0);
+    while at < file_bytes {
+        let (file, bytes) = (held.file(), (file_bytes - at).min(HASHED_BYTES));
+        let mut hashed = hasher;
+        let piece = move || {
+            let mut read = vec![0; bytes as usize];
+            let done = file.read_exact_at(&mut read, at);
+            done.map_err(|error| files::disk_error("reading a managed file", error))?;
+            hashed.update(&read);
+            Ok(hashed)
+        };
+        hasher = run(service, piece).await?;
+        at += bytes;
+    }
+    Ok(hasher.finalize().to_hex().as_str() == content)
 }
 
 /// Waits a little for another publication of the same content.

@@ -36,8 +36,10 @@ pub struct ReadStream {
 pub(super) enum Pipeline {
     /// A task, some batches ahead of the client.
     Running(AbortOnDropHandle<Result<()>>),
-    /// Nothing any more: all batches are made.
-    Ended(Result<()>),
+    /// Nothing any more: all batches are made. A task has the memory reserved that they take while they wait.
+    Ended(Result<()>, #[expect(dead_code, reason = "it is held, and dropped with the stream")] AbortOnDropHandle<()>),
+    /// The outcome was told.
+    Told,
 }
 
 struct Sending {
@@ -112,8 +114,9 @@ impl Sending {
         }
         // No more batches: the pipeline has ended, well or badly. After that the stream is at its end.
         let call = self.call.take()?;
-        let outcome = match std::mem::replace(&mut self.read.pipeline, Pipeline::Ended(Ok(()))) {
-            Pipeline::Ended(outcome) => outcome,
+        let outcome = match std::mem::replace(&mut self.read.pipeline, Pipeline::Told) {
+            Pipeline::Ended(outcome, _) => outcome,
+            Pipeline::Told => Ok(()),
             Pipeline::Running(task) => {
                 task.await.unwrap_or_else(|error| Err(internal("the read's pipeline panicked", error)))
             }

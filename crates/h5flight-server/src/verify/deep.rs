@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -44,6 +44,8 @@ pub(super) struct Deep<'a> {
     bytes_read: &'a AtomicU64,
     /// Whether what is read is known to be right, so that its checksums may be kept.
     trusted: bool,
+    /// Whether the catalogue learned checksums.
+    learned: AtomicBool,
 }
 
 /// What reading a group found.
@@ -56,8 +58,13 @@ struct GroupRead {
 }
 
 impl<'a> Deep<'a> {
+    /// Whether the catalogue learned checksums: what is in memory of the file is not all there is any more.
+    pub(super) fn has_learned(&self) -> bool {
+        self.learned.load(Ordering::Relaxed)
+    }
+
     pub(super) fn new(service: &'a Arc<Service>, file: &'a Arc<StoredFile>, bytes_read: &'a AtomicU64) -> Self {
-        Self { service, file, share: Share::default(), bytes_read, trusted: true }
+        Self { service, file, share: Share::default(), bytes_read, trusted: true, learned: AtomicBool::new(false) }
     }
 
     /// Compares the hash of the file with its content address.
@@ -190,9 +197,8 @@ impl<'a> Deep<'a> {
     }
 
     async fn keep(&self, array: &ArrayRecord, checksums: &[u64]) -> Result<()> {
-        self.service.catalog.keep_checksums(array.id, checksums).await?;
-        self.service.versions.forget_file(array.file.id);
-        Ok(())
+        self.learned.store(true, Ordering::Relaxed);
+        Ok(self.service.catalog.keep_checksums(array.id, checksums).await?)
     }
 
     async fn read_group(

@@ -19,8 +19,11 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::service::Service;
 
-/// Ranges of one file that are compared with each other, in 200 MB: of larger files, part by part.
-const RANGES_MAX: usize = 4 << 20;
+/// Ranges of one file that are compared with each other, in 50 MB: of larger files, part by part, but each array whole.
+const RANGES_MAX: usize = 1 << 20;
+
+/// Overlaps that are told of such a part.
+const OVERLAPS_MAX: usize = 1_000;
 
 /// Looks at a file.
 ///
@@ -60,6 +63,9 @@ pub(super) async fn check(
         }
     }
     places.compare(service, &mut found).await?;
+    if deep.has_learned() {
+        service.versions.forget_file(record.id);
+    }
     // What was read of a file that is written to says nothing.
     if let Err(error) = unchanged(&file, record) {
         let Found { chunks, bytes_read, .. } = found;
@@ -120,7 +126,7 @@ impl Places {
     /// Looks for overlaps among all ranges so far, and forgets them.
     async fn compare(&mut self, service: &Service, found: &mut Found) -> Result<()> {
         let mut ranges = std::mem::take(&mut self.ranges);
-        let compare = move || Ok::<_, Error>(overlap::overlaps(&mut ranges));
+        let compare = move || Ok::<_, Error>(overlap::overlaps(&mut ranges, OVERLAPS_MAX));
         for (a, b) in service.blocking.run(Lane::Decode(&Share::default(), 0), compare).await? {
             let text = |owned: &Owned| {
                 let (array, ByteRange { offset, bytes }) = (&self.arrays[owned.array], owned.range);

@@ -40,7 +40,12 @@ pub struct Found {
 impl Finding {
     /// About the file as a whole.
     pub(super) fn of_file(error: &Error) -> Self {
-        Self { reason: error.reason(), message: error.to_string(), array: String::new(), chunk: Vec::new() }
+        Self {
+            reason: error.reason(),
+            message: error.status().message().to_owned(),
+            array: String::new(),
+            chunk: Vec::new(),
+        }
     }
 
     /// About an array, and one chunk of it where one is meant.

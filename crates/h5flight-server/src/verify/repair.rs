@@ -56,7 +56,11 @@ pub(super) async fn repair(service: &Arc<Service>, asked: &Asked, verified: &mut
 async fn attempt(service: &Arc<Service>, asked: &Asked, verified: &mut Verified) -> Result<Repaired> {
     let Verified { record, found, .. } = verified;
     if found.findings.is_empty() {
-        return release(service, asked.depth, record).await;
+        // What could not be looked at may be what is damaged.
+        return match found.unchecked.is_empty() {
+            true => release(service, asked.depth, record).await,
+            false => Ok(Repaired::Nothing),
+        };
     }
     let changed = found.findings.iter().any(|finding| finding.reason == Reason::FileChanged);
     if let (true, FilePlace::Registered { root, path }) = (changed, &record.place) {
@@ -108,16 +112,22 @@ async fn register(service: &Arc<Service>, asked: &Asked, record: &FileRecord, at
 /// # Errors
 /// `io` where a file is missing because its whole root is: a disk that is not mounted takes nothing out of use.
 async fn refuse_without_root(service: &Service, record: &FileRecord, damage: &Finding) -> Result<()> {
-    let (Reason::FileNotFound, FilePlace::Registered { root, .. }) = (damage.reason, &record.place) else {
+    if damage.reason != Reason::FileNotFound {
         return Ok(());
+    }
+    let (files, place) = (Arc::clone(&service.files), record.place.clone());
+    let look = move || {
+        Ok::<_, Error>(match &place {
+            FilePlace::Registered { root, .. } => files.root_is_away(root),
+            FilePlace::Managed { .. } => files.managed_folders()?.len() <= 1,
+        })
     };
-    let (files, name) = (Arc::clone(&service.files), root.clone());
-    let look = move || Ok::<_, Error>(files.root_is_away(&name));
+    let what = match &record.place {
+        FilePlace::Registered { root, .. } => format!("the root {root} is empty or not configured"),
+        FilePlace::Managed { .. } => "the data folder has no files".to_owned(),
+    };
     match service.blocking.run(Lane::Deliver, look).await? {
         false => Ok(()),
-        true => {
-            let message = format!("the root {root} is empty or not configured: is its disk mounted?");
-            Err(Error::new(Reason::Io, message))
-        }
+        true => Err(Error::new(Reason::Io, format!("{what}: is its disk mounted?"))),
     }
 }

@@ -5,6 +5,8 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressFinish, 
 use crate::failure::Failure;
 use crate::output::{Form, clean, note};
 
+const BYTES: &str = "{msg} {bar:24} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+
 /// Bars of transfers that run side by side.
 #[derive(Clone)]
 pub struct Bars {
@@ -20,8 +22,7 @@ impl Bars {
 
     /// One more, that counts bytes.
     pub fn bytes(&self, label: &str, bytes: u64) -> ProgressBar {
-        let template = "{msg} {bar:24} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
-        self.all.add(bar(self.form, label, bytes, template))
+        self.all.add(bar(self.form, label, bytes, BYTES))
     }
 
     /// Writes something while the bars are away.
@@ -35,6 +36,11 @@ impl Bars {
             self.all.suspend(|| note(text));
         }
     }
+}
+
+/// A bar that counts bytes.
+pub fn bytes_bar(form: Form, label: &str, bytes: u64) -> ProgressBar {
+    bar(form, label, bytes, BYTES)
 }
 
 /// A bar that counts rows.

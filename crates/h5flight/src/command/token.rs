@@ -3,6 +3,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use h5flight_catalog::model::{NewToken, OpenOptions, Role, TokenSummary};
+use h5flight_server::config::Config;
 use serde_json::json;
 
 use crate::cli::Globals;
@@ -73,25 +74,31 @@ pub enum Missing {
 impl Catalog {
     /// Opens the catalogue that a server with the same settings uses.
     pub async fn open(&self, missing: Missing) -> Result<std::sync::Arc<dyn h5flight_catalog::Catalog>, Failure> {
-        let config = self.flags.load(&process_environment)?.config;
-        let url = config.catalog_url();
-        if let Some(path) = url.strip_prefix("sqlite://").map(|path| path.split('?').next().unwrap_or(path)) {
-            let path = std::path::Path::new(path);
-            match missing {
-                Missing::Create => {
-                    let folder = path.parent().unwrap_or(path);
-                    std::fs::create_dir_all(folder).map_err(|error| Failure::file(folder, &error))?;
-                }
-                Missing::Refuse if !path.exists() => {
-                    let message =
-                        format!("no catalogue at {}; name it with --data-dir or --database-url", path.display());
-                    return Err(Failure::local("not_found", message));
-                }
-                Missing::Refuse => {}
-            }
-        }
-        Ok(h5flight_catalog::open(&url, &OpenOptions::default()).await?)
+        open_catalog(&self.flags.load(&process_environment)?.config, missing).await
     }
+}
+
+/// Opens the catalogue that these settings name.
+pub async fn open_catalog(
+    config: &Config,
+    missing: Missing,
+) -> Result<std::sync::Arc<dyn h5flight_catalog::Catalog>, Failure> {
+    let url = config.catalog_url();
+    if let Some(path) = url.strip_prefix("sqlite://").map(|path| path.split('?').next().unwrap_or(path)) {
+        let path = std::path::Path::new(path);
+        match missing {
+            Missing::Create => {
+                let folder = path.parent().unwrap_or(path);
+                std::fs::create_dir_all(folder).map_err(|error| Failure::file(folder, &error))?;
+            }
+            Missing::Refuse if !path.exists() => {
+                let message = format!("no catalogue at {}; name it with --data-dir or --database-url", path.display());
+                return Err(Failure::local("not_found", message));
+            }
+            Missing::Refuse => {}
+        }
+    }
+    Ok(h5flight_catalog::open(&url, &OpenOptions::default()).await?)
 }
 
 /// Makes, lists or revokes.

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use h5flight_server::config::Config;
 
+use crate::command::backup;
 use crate::failure::Failure;
 
 /// Checks folders and files that the settings name. Makes the data folder where it is missing.
@@ -17,6 +18,10 @@ pub fn check(config: &Config) -> Result<(), Failure> {
     }
     let data_dir = &config.data_dir;
     writable(data_dir).map_err(|problem| refusal("data_dir", data_dir, &problem))?;
+    if data_dir.join(backup::UNFINISHED).exists() {
+        let problem = "was not wholly restored from a backup; run `h5flight backup restore` again";
+        return Err(refusal("data_dir", data_dir, problem));
+    }
     if let Some(tls) = &config.tls {
         for (name, path) in [("tls_certificate", &tls.certificate), ("tls_key", &tls.key)] {
             readable(path).map_err(|problem| refusal(name, path, &problem))?;
