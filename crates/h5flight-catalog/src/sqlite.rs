@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use sqlx::error::DatabaseError;
+use sqlx::migrate::MigrateError;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, Sqlite, SqliteConnection, SqlitePool};
 
@@ -49,6 +50,11 @@ const BACKEND: &str = "sqlite";
 const WRITER_WAIT: Duration = Duration::from_secs(30);
 /// Attempts to migrate a new database: another process may be at it, and the loser finds the work done.
 const MIGRATION_ATTEMPTS: usize = 3;
+/// Attempts to open a database that is locked: switching a file to its write-ahead log is refused at once while somebody
+/// else does the same, whatever the busy timeout.
+const LOCKED_ATTEMPTS: usize = 50;
+/// The wait before another of them.
+const LOCKED_WAIT: Duration = Duration::from_millis(100);
 
 static MIGRATIONS: sqlx::migrate::Migrator = {
     let mut migrations = sqlx::migrate!("./migrations/sqlite");
@@ -121,15 +127,38 @@ fn make_file(path: &Path) -> std::io::Result<()> {
 }
 
 async fn migrate(connect: &SqliteConnectOptions) -> Result<()> {
-    let mut connection = SqliteConnection::connect_with(connect).await.map_err(fault)?;
-    let mut attempt = 1;
-    while let Err(error) = MIGRATIONS.run(&mut connection).await {
-        if attempt == MIGRATION_ATTEMPTS {
+    let (mut attempts, mut locked) = (0, 0);
+    while let Err(error) = migrate_once(connect).await {
+        match is_locked(&error) {
+            true => locked += 1,
+            false => attempts += 1,
+        }
+        if attempts == MIGRATION_ATTEMPTS || locked == LOCKED_ATTEMPTS {
             return Err(faults::migration(error, meaning));
         }
-        attempt += 1;
+        if is_locked(&error) {
+            tokio::time::sleep(LOCKED_WAIT).await;
+        }
     }
-    connection.close().await.map_err(fault)
+    Ok(())
+}
+
+async fn migrate_once(connect: &SqliteConnectOptions) -> std::result::Result<(), MigrateError> {
+    let mut connection = SqliteConnection::connect_with(connect).await.map_err(MigrateError::Execute)?;
+    MIGRATIONS.run(&mut connection).await?;
+    connection.close().await.map_err(MigrateError::Execute)
+}
+
+/// BUSY or LOCKED, which pass.
+fn is_locked(error: &MigrateError) -> bool {
+    let (MigrateError::Execute(cause) | MigrateError::ExecuteMigration(cause, _)) = error else { return false };
+    let code = cause.as_database_error().and_then(primary_code);
+    matches!(code, Some(5 | 6))
+}
+
+/// The primary result code: the low byte, the rest says more.
+fn primary_code(error: &dyn DatabaseError) -> Option<u32> {
+    error.code().and_then(|code| code.parse::<u32>().ok()).map(|code| code & 0xff)
 }
 
 /// The error for callers.
@@ -156,8 +185,7 @@ fn meaning(error: &dyn DatabaseError) -> Meaning {
             other => other,
         });
     }
-    // The low byte is the primary code, the rest says more.
-    match error.code().and_then(|code| code.parse::<u32>().ok()).map(|code| code & 0xff) {
+    match primary_code(error) {
         // BUSY, LOCKED, READONLY (a failing disk is mounted so), IOERR, CANTOPEN
         Some(5 | 6 | 8 | 10 | 14) => Meaning::Unavailable,
         // FULL
