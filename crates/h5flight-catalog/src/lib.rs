@@ -54,6 +54,8 @@ pub async fn open(url: &str, options: &OpenOptions) -> Result<Arc<dyn Catalog>> 
 pub trait Catalog: Send + Sync {
     /// "sqlite" or "postgres".
     fn backend(&self) -> &'static str;
+    /// Whether other servers may publish into it while this one runs.
+    fn is_shared(&self) -> bool;
     /// One cheap round trip.
     async fn ping(&self) -> Result<()>;
     /// A secret shared by all servers of this catalogue, made at first use; 32 random bytes.

@@ -42,6 +42,7 @@ type Db = Postgres;
 type Conn = PgConnection;
 type Store = PostgresCatalog;
 const BACKEND: &str = "postgres";
+const IS_SHARED: bool = true;
 
 /// A connection idle for longer is asked whether it lives before it is used: a restart of PostgreSQL costs the calls
 /// under way, and one check after each pause, not a round trip on every call.

@@ -45,6 +45,7 @@ type Db = Sqlite;
 type Conn = SqliteConnection;
 type Store = SqliteCatalog;
 const BACKEND: &str = "sqlite";
+const IS_SHARED: bool = false;
 
 /// How long a write waits for the one before it: the publication of a large file takes seconds.
 const WRITER_WAIT: Duration = Duration::from_secs(30);

@@ -1,10 +1,12 @@
 //! Resolved dataset versions, kept in memory: a read of a known dataset asks SQL nothing, or one small question.
 //!
 //! What a version is never changes, so it is kept for as long as there is room. Which version is the current one does
-//! change: by our own publications, which tell us, and by other servers on the same catalogue, so a name is trusted for
-//! [`FRESH`] and then asked again. So are tags, which move, and times. When the catalogue is away, what is known goes on being served.
+//! change: by our own publications, which tell us, and by other servers on the same catalogue. Where there may be such,
+//! each read asks what its name means now: what was acknowledged anywhere before it began is what it sees. An embedded
+//! catalogue's names are trusted for [`FRESH`]. Tags, which move, and times are treated alike. When the catalogue is away, what
+//! is known goes on being served.
 //!
-//! Of several first reads of a version one asks, the others wait for its answer. A version that is heavier than all room
+//! Of several reads of a version one asks, and the others that waited before it asked have its answer. A version that is heavier than all room
 //! is not kept, but shared by the reads that hold it at the same time.
 
 use std::sync::{Arc, Weak};
@@ -19,7 +21,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::error::Result;
 
-/// How long a name is trusted to mean the same version: another server's publication shows up within this time.
+/// How long a name of an embedded catalogue is trusted to mean the same version: what another process publishes, against
+/// all custom, shows up within this time.
 const FRESH: Duration = Duration::from_secs(1);
 /// Memory for resolved versions, in bytes. A chunk takes 24: room for about 5 M chunks.
 const BYTES_MAX: u64 = 128 << 20;
@@ -59,11 +62,14 @@ struct Known {
     kept: moka::sync::Cache<i64, Arc<ResolvedVersion>>,
     turns: moka::sync::Cache<Asked, Arc<Semaphore>>,
     bytes_max: u64,
+    /// How long a name is trusted.
+    fresh: Duration,
 }
 
 #[derive(Clone)]
 struct Answer {
     version: Weak<ResolvedVersion>,
+    /// When it was asked for: what was published before is in it.
     seen: Instant,
     /// False where a source of a virtual array lies in another file: when that is registered, or registered anew, the
     /// same version has other sources.
@@ -74,13 +80,22 @@ struct Answer {
 struct Found {
     version: Arc<ResolvedVersion>,
     settled: bool,
-    trusted: bool,
+    /// When it was asked for, of what may mean another one by now; `None` is always right.
+    changes_since: Option<Instant>,
+}
+
+impl Found {
+    /// Whether it need not be asked for again by a read that began at `began`.
+    fn is_trusted(&self, began: Instant, fresh: Duration) -> bool {
+        self.changes_since.is_none_or(|seen| seen >= began || seen.elapsed() < fresh)
+    }
 }
 
 impl Versions {
     /// In front of a catalogue.
     pub fn new(catalog: Arc<dyn Catalog>) -> Self {
-        Self { catalog, known: Known::new(BYTES_MAX) }
+        let fresh = if catalog.is_shared() { Duration::ZERO } else { FRESH };
+        Self { catalog, known: Known::new(BYTES_MAX, fresh) }
     }
 
     /// The version that a name means.
@@ -88,22 +103,23 @@ impl Versions {
     /// # Errors
     /// The catalogue's; but when it is away and the name is known, the known version.
     pub async fn resolve(&self, path: &DatasetPath, selector: VersionSelector) -> Result<Arc<ResolvedVersion>> {
-        let asked = Asked::Name(path.clone(), selector.clone());
-        if let Some(found) = self.known.look_up(&asked).filter(|found| found.trusted) {
-            return Ok(found.version);
+        let (asked, began) = (Asked::Name(path.clone(), selector.clone()), Instant::now());
+        if let Some(version) = self.known.trusted(&asked, began) {
+            return Ok(version);
         }
         let _turn = self.known.turn(&asked).await;
+        let asking = Instant::now();
         if let Some(found) = self.known.look_up(&asked) {
-            if found.trusted {
+            if found.is_trusted(began, self.known.fresh) {
                 return Ok(found.version);
             }
             match self.catalog.find_version(path, &selector).await {
                 Ok((version_id, _)) if version_id == found.version.version_id && found.settled => {
-                    self.known.keep(asked, &found.version);
+                    self.known.keep(asked, &found.version, asking);
                     return Ok(found.version);
                 }
                 Err(error) if error.kind == ErrorKind::Unavailable => {
-                    self.known.keep(asked, &found.version);
+                    self.known.keep(asked, &found.version, asking);
                     return Ok(found.version);
                 }
                 Ok(_) | Err(_) => {}
@@ -119,7 +135,7 @@ impl Versions {
                 self.pinned(version_id).await?
             }
         };
-        self.known.keep(asked, &version);
+        self.known.keep(asked, &version, asking);
         Ok(version)
     }
 
@@ -128,16 +144,17 @@ impl Versions {
     /// # Errors
     /// The catalogue's.
     pub async fn pinned(&self, version_id: i64) -> Result<Arc<ResolvedVersion>> {
-        let asked = Asked::Id(version_id);
-        if let Some(found) = self.known.look_up(&asked).filter(|found| found.trusted) {
-            return Ok(found.version);
+        let (asked, began) = (Asked::Id(version_id), Instant::now());
+        if let Some(version) = self.known.trusted(&asked, began) {
+            return Ok(version);
         }
         let _turn = self.known.turn(&asked).await;
-        if let Some(found) = self.known.look_up(&asked).filter(|found| found.trusted) {
-            return Ok(found.version);
+        let asking = Instant::now();
+        if let Some(version) = self.known.trusted(&asked, began) {
+            return Ok(version);
         }
         let version = Arc::new(self.catalog.resolve_version(version_id).await?);
-        self.known.keep(asked, &version);
+        self.known.keep(asked, &version, asking);
         Ok(version)
     }
 
@@ -154,12 +171,12 @@ impl Versions {
 }
 
 impl Known {
-    fn new(bytes_max: u64) -> Self {
+    fn new(bytes_max: u64, fresh: Duration) -> Self {
         let weigh = |_: &i64, version: &Arc<ResolvedVersion>| u32::try_from(weight(version)).unwrap_or(u32::MAX);
         let kept = moka::sync::Cache::builder().max_capacity(bytes_max).weigher(weigh).build();
         let weigh = |asked: &Asked, _: &Answer| u32::try_from(asked.weight()).unwrap_or(u32::MAX);
         let answers = moka::sync::Cache::builder().max_capacity(NAMES_BYTES_MAX).weigher(weigh).build();
-        Self { answers, kept, turns: moka::sync::Cache::new(TURNS_MAX), bytes_max }
+        Self { answers, kept, turns: moka::sync::Cache::new(TURNS_MAX), bytes_max, fresh }
     }
 
     fn look_up(&self, asked: &Asked) -> Option<Found> {
@@ -168,12 +185,18 @@ impl Known {
         // Counts as a use, so that what is read stays.
         let _ = self.kept.get(&version.version_id);
         let changes = !settled || asked.may_mean_another();
-        Some(Found { version, settled, trusted: !changes || seen.elapsed() < FRESH })
+        Some(Found { version, settled, changes_since: changes.then_some(seen) })
     }
 
-    fn keep(&self, asked: Asked, version: &Arc<ResolvedVersion>) {
+    /// What need not be asked for by a read that began at `began`.
+    fn trusted(&self, asked: &Asked, began: Instant) -> Option<Arc<ResolvedVersion>> {
+        self.look_up(asked).filter(|found| found.is_trusted(began, self.fresh)).map(|found| found.version)
+    }
+
+    /// Keeps what was answered to a question of the moment `seen`.
+    fn keep(&self, asked: Asked, version: &Arc<ResolvedVersion>, seen: Instant) {
         let settled = !version.arrays().into_iter().any(|array| array.names_other_files());
-        let answer = Answer { version: Arc::downgrade(version), seen: Instant::now(), settled };
+        let answer = Answer { version: Arc::downgrade(version), seen, settled };
         if weight(version) <= self.bytes_max {
             self.kept.insert(version.version_id, Arc::clone(version));
         }
@@ -287,37 +310,56 @@ mod tests {
 
     #[test]
     fn a_version_is_found_by_its_id_whichever_name_it_was_resolved_by() {
-        let (known, version) = (Known::new(1 << 20), version(7, 0));
-        known.keep(numbered(&version), &version);
-        assert!(known.look_up(&Asked::Id(7)).is_some_and(|found| found.trusted));
+        let (known, version) = (Known::new(1 << 20, Duration::ZERO), version(7, 0));
+        known.keep(numbered(&version), &version, Instant::now());
+        assert!(known.trusted(&Asked::Id(7), Instant::now()).is_some());
         known.forget("a", "e");
         assert!(known.look_up(&numbered(&version)).is_none(), "the name may mean another one now");
         assert!(known.look_up(&Asked::Id(7)).is_some(), "the id never does");
     }
 
     #[test]
+    fn an_answer_serves_whoever_waited_before_it_was_asked_for_and_nobody_after() {
+        let (known, version) = (Known::new(1 << 20, Duration::ZERO), version(7, 0));
+        let current = Asked::Name(version.path.clone(), VersionSelector::Current);
+        let before = Instant::now();
+        let asking = before + Duration::from_millis(1);
+        known.keep(current.clone(), &version, asking);
+        assert!(known.trusted(&current, before).is_some());
+        assert!(
+            known.trusted(&current, asking + Duration::from_nanos(1)).is_none(),
+            "somebody may have published since"
+        );
+        let embedded = Known::new(1 << 20, FRESH);
+        embedded.keep(current.clone(), &version, Instant::now());
+        assert!(embedded.trusted(&current, Instant::now()).is_some());
+    }
+
+    #[test]
     fn attributes_count_and_what_is_heavier_than_all_room_is_shared_while_it_is_read() {
-        let (known, heavy) = (Known::new(100_000), version(7, 200_000));
-        known.keep(numbered(&heavy), &heavy);
+        let (known, heavy) = (Known::new(100_000, Duration::ZERO), version(7, 200_000));
+        known.keep(numbered(&heavy), &heavy, Instant::now());
         known.kept.run_pending_tasks();
         assert_eq!(known.kept.weighted_size(), 0);
         assert!(known.look_up(&Asked::Id(7)).is_some(), "somebody reads it");
         drop(heavy);
         assert!(known.look_up(&Asked::Id(7)).is_none(), "nobody reads it");
-        (0..100).map(|id| version(id, 10_000)).for_each(|version| known.keep(numbered(&version), &version));
+        (0..100)
+            .map(|id| version(id, 10_000))
+            .for_each(|version| known.keep(numbered(&version), &version, Instant::now()));
         known.kept.run_pending_tasks();
         assert!((1..=100_000).contains(&known.kept.weighted_size()));
     }
 
     #[tokio::test]
     async fn of_several_first_reads_one_asks_and_the_others_find_its_answer() {
-        let (known, asked_count) = (Known::new(1 << 20), std::sync::atomic::AtomicUsize::new(0));
+        let (known, asked_count) = (Known::new(1 << 20, Duration::ZERO), std::sync::atomic::AtomicUsize::new(0));
         let read = async || {
             let _turn = known.turn(&Asked::Id(7)).await;
             if known.look_up(&Asked::Id(7)).is_none() {
                 tokio::task::yield_now().await;
                 asked_count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                known.keep(Asked::Id(7), &version(7, 0));
+                known.keep(Asked::Id(7), &version(7, 0), Instant::now());
             }
         };
         futures::future::join_all((0..10).map(|_| read())).await;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{BACKEND, Store, access, browse, dump, find, history, publish, resolve, tags, verify};
+use super::{BACKEND, IS_SHARED, Store, access, browse, dump, find, history, publish, resolve, tags, verify};
 use crate::Catalog;
 use crate::error::Result;
 use crate::model::*;
@@ -14,6 +14,10 @@ use crate::model::*;
 impl Catalog for Store {
     fn backend(&self) -> &'static str {
         BACKEND
+    }
+
+    fn is_shared(&self) -> bool {
+        IS_SHARED
     }
 
     async fn ping(&self) -> Result<()> {
