@@ -1,12 +1,14 @@
-"""Puts over plain Arrow Flight: what is written is what h5py reads from the file and what the server gives out again."""
+"""Puts over plain Arrow Flight: what is written is what h5py reads from the file and what the server gives again."""
 
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import grpc
 import h5flight
 import h5py
 import hdf5plugin  # noqa: F401  registers zstd and LZ4 with h5py
@@ -15,6 +17,7 @@ import pyarrow as pa
 import pyarrow.flight as flight
 import pytest
 from google.protobuf import any_pb2
+from h5py.h5t import string_info
 
 from server import Server
 from services import until
@@ -63,6 +66,9 @@ def putter(server: Server, contract: SimpleNamespace) -> Iterator[Putter]:
     putter = Putter(server, contract)
     yield putter
     putter.client.close()
+
+
+REFUSALS = (flight.FlightError, pa.ArrowException, pa.ArrowInvalid, NotImplementedError)
 
 
 def reason(caught: pytest.ExceptionInfo[BaseException]) -> str:
@@ -153,7 +159,7 @@ def test_other_elements_have_the_types_that_h5py_has_for_them(putter: Putter, cl
     field = pa.field("value", words.type, metadata={"h5flight.bytes": "4"})
     made = putter.put(pa.Table.from_arrays([words], schema=pa.schema([field])), "elements", "words")
     with h5py.File(putter.file(made.content)) as file:
-        assert h5py.check_string_dtype(file["words"].dtype) == h5py.string_info("utf-8", 4)
+        assert h5py.check_string_dtype(file["words"].dtype) == string_info("utf-8", 4)
         assert file["words"].asstr()[()].tolist() == ["\u00e9", "abc"]
 
     numbers = np.array([[1 + 2j], [3 - 4j]], "c8")
@@ -197,7 +203,7 @@ def test_a_path_is_a_new_dataset(putter: Putter) -> None:
     table = column(values("i2", (10,)))
     path = flight.FlightDescriptor.for_path("put", "path", "group", "x")
     assert putter.send(path, table.schema, table.to_batches()).version == 1
-    with pytest.raises(flight.FlightError) as caught:
+    with pytest.raises(REFUSALS) as caught:
         putter.send(path, table.schema, table.to_batches())
     assert "exists" in reason(caught)
 
@@ -207,7 +213,7 @@ def test_replacing_makes_the_next_version_and_leaves_the_neighbours(putter: Putt
     assert putter.put(column(first), "versions", "x", mode=REPLACE).version == 1
     putter.put(column(first), "versions", "y")
     assert putter.put(column(second), "versions", "x", mode=REPLACE, expected_version=1).version == 2
-    with pytest.raises(flight.FlightError) as caught:
+    with pytest.raises(REFUSALS) as caught:
         putter.put(column(first), "versions", "x", mode=REPLACE, expected_version=1)
     assert "version" in reason(caught)
     experiment = client["put"]["versions"]
@@ -241,22 +247,45 @@ REFUSED: tuple[tuple[pa.Table, dict[str, object], str], ...] = (
 def test_what_cannot_be_written_is_refused_and_leaves_nothing(
     putter: Putter, table: pa.Table, fields: dict[str, object], word: str
 ) -> None:
-    with pytest.raises((flight.FlightError, pa.ArrowInvalid, pa.ArrowException, NotImplementedError)) as caught:
+    with pytest.raises(REFUSALS) as caught:
         putter.put(table, "refused", "x", **fields)
     assert word in reason(caught)
     assert not list((putter.server.folder / "data" / "uploads").iterdir())
 
 
-def test_a_client_that_goes_away_leaves_nothing(putter: Putter, client: h5flight.Client) -> None:
+def test_a_client_that_cancels_leaves_nothing(
+    putter: Putter, client: h5flight.Client, contract: SimpleNamespace
+) -> None:
+    """To a server a cancelled stream looks like one at its end, unless it looks closely."""
     table = column(values("i2", (1 << 20,)))
-    writer, _ = putter.client.do_put(putter.descriptor("gone", "x"), table.schema)
-    writer.write_table(table)
-    putter.client.close()
-    del writer
+    parts = [pa.ipc.read_message(part.serialize()) for part in (table.schema, table.to_batches()[0])]
+    bodies = [b"" if part.body is None else part.body.to_pybytes() for part in parts]
+    messages = [
+        contract.flight.FlightData(data_header=part.metadata.to_pybytes(), data_body=body)
+        for part, body in zip(parts, bodies, strict=True)
+    ]
+    described = contract.flight.FlightDescriptor.FromString(putter.descriptor("gone", "x").serialize())
+    messages[0].flight_descriptor.CopyFrom(described)
+    over = threading.Event()
+
+    def sent() -> Iterator[object]:
+        yield from messages
+        over.wait()
+
     uploads = putter.server.folder / "data" / "uploads"
+    with grpc.insecure_channel(putter.server.url.removeprefix("grpc://")) as channel:
+        put = channel.stream_stream(
+            "/arrow.flight.protocol.FlightService/DoPut",
+            request_serializer=contract.flight.FlightData.SerializeToString,
+            response_deserializer=contract.flight.PutResult.FromString,
+        )
+        call = put(sent())
+        until(lambda: list(uploads.iterdir()), "the beginning of a put")
+        call.cancel()
+        over.set()
     until(lambda: not list(uploads.iterdir()), "the end of a put")
     with pytest.raises(h5flight.NotFoundError):
-        client["put"]["gone"]["x"]
+        client["put"]["gone"]["x"][:]
 
 
 def test_a_put_larger_than_the_memory_streams_through(start: Callable[..., Server], contract: SimpleNamespace) -> None:
@@ -292,7 +321,7 @@ def test_a_put_that_fails_at_any_step_is_not_visible_and_leaves_nothing(
         putter = Putter(again, contract)
         with h5flight.connect(again.url) as client:
             with pytest.raises(h5flight.NotFoundError):
-                client["put"]["faults"]["x"]
+                client["put"]["faults"]["x"][:]
             assert putter.put(table, "faults", "x", chunk_shape=(100, 5)).version == 1
             assert client["put"]["faults"]["x"].shape == (3000, 5)
         assert len(list((folder / "data").rglob("*.h5"))) == 1

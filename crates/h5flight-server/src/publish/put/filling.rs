@@ -174,7 +174,7 @@ impl Filling {
     }
 
     async fn finish(mut self) -> Result<Filled> {
-        if self.writer.is_none() && self.is_free {
+        if self.chunks == 0 && self.is_free {
             // All rows are fewer than a chunk of our choice has: it need not be larger than they are.
             self.dataset.chunk_shape[0] = self.slabs.rows().max(1);
             let grid = Grid::new(&self.form, &self.dataset.chunk_shape, self.service.config.chunk_bytes_max)?;
