@@ -142,7 +142,8 @@ fn what_has_no_form_is_refused_by_name() {
 
 #[test]
 fn chunks_that_nobody_asked_for_are_about_a_mebibyte() {
-    let cases: [(&[u64], u64, Option<u64>, &[u64]); 7] = [
+    type Case = (&'static [u64], u64, Option<u64>, &'static [u64]);
+    let cases: [Case; 7] = [
         (&[], 2, None, &[524_288]),
         (&[], 2, Some(10), &[10]),
         (&[], 2, Some(0), &[1]),

@@ -14,13 +14,13 @@ use crate::service::Service;
 /// # Errors
 /// `disk_full`, `io`, `upload_in_progress`; the partial file is left as it is.
 pub async fn keep(service: &Service, partial: Box<Partial>, address: PathBuf, content: &str) -> Result<Held> {
-    let (waiting, mut there, mut partial) = (Instant::now(), There::Stays, partial);
+    let (waiting, mut there, mut partial) = (Instant::now(), There::Stays, *partial);
     loop {
         let to = address.clone();
         match run(service, move || partial.keep(&to, there)).await? {
             Kept::Held(held) => return Ok(held),
             Kept::Found(held, found) => {
-                partial = Box::new(found);
+                partial = found;
                 if is_whole(service, &held, partial.written_bytes(), content).await? {
                     run(service, move || {
                         partial.remove();
@@ -32,7 +32,7 @@ pub async fn keep(service: &Service, partial: Box<Partial>, address: PathBuf, co
                 there = There::IsReplaced;
             }
             Kept::Contended(contended_for) => {
-                partial = Box::new(contended_for);
+                partial = contended_for;
                 contended(service, waiting).await?;
             }
         }
