@@ -28,6 +28,7 @@ mod blosc2;
 mod bzip2;
 mod copies;
 pub mod deflate;
+pub mod encode;
 pub mod fletcher32;
 mod lz4;
 pub mod lzf;

@@ -93,8 +93,12 @@ reasons! {
     UploadInProgress = "upload_in_progress",
     /// An upload goes on behind what the server has of it; ask for its status and go on from there.
     UploadOffset = "upload_offset",
-    /// The stream of an upload broke off; what came is kept, go on from there.
+    /// The stream of an upload or a put broke off: what came of an upload is kept, go on from there; of a put nothing is.
     UploadBroken = "upload_broken",
+    /// The rows of a put are not of a form that is written, or not of the form that the dataset has.
+    PutMismatch = "put_mismatch",
+    /// A put with a number below the last one of its writer, and not one of those that are known.
+    PutSequence = "put_sequence",
     /// The data folder belongs to another catalogue, so that no file of it can be told to be garbage.
     GarbageRefused = "garbage_refused",
     /// The upload is larger than the server takes.

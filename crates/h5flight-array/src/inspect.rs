@@ -1,7 +1,8 @@
 //! The language between the server and the worker process, and what an inspection finds.
 //!
-//! The server starts `h5flight worker` with the file as descriptor [`FILE_FD`] and one [`Request`] (JSON) on its
-//! standard input, then reads [`Frame`]s from its standard output until [`Message::Done`] or [`Message::Failed`].
+//! The server starts `h5flight worker` with the file as descriptor [`FILE_FD`] and one [`Request`] (JSON, behind its length
+//! as u32, little-endian) on its standard input, then reads [`Frame`]s from its standard output until [`Message::Done`]
+//! or [`Message::Failed`]. Behind a [`Request::Write`] come [`WriteStep`]s, in the form of frames.
 //! The worker is not trusted: a file may have taken it over. Every frame is bounded, every number checked.
 //!
 //! A frame is: bytes of the JSON message (u32, little-endian), bytes of the data (u32), the message, the data.
@@ -14,14 +15,16 @@ use serde_json::Value;
 
 use crate::error::{Error, Reason, Result};
 use crate::index::ChunkRun;
-use crate::meta::ArrayMeta;
+use crate::meta::{ArrayMeta, ElementType, Filter};
 
-/// The descriptor on which the worker finds the file, opened read-only by the server.
+/// The descriptor on which the worker finds the file, opened read-only by the server, but for [`Request::Write`].
 pub const FILE_FD: i32 = 3;
 /// Bytes before a frame's message: the two lengths.
 pub const HEAD_BYTES: usize = 8;
 /// The largest JSON message of a frame. One object with its attributes must fit; the worker cuts attributes to this.
 pub const MESSAGE_BYTES_MAX: u32 = 16 << 20;
+/// The longest request: a read of many small blocks.
+const REQUEST_BYTES_MAX: u32 = 64 << 20;
 /// The largest data of a frame: one decoded block.
 pub const DATA_BYTES_MAX: u32 = 256 << 20;
 /// The longest text for people that a worker is taken at: it goes into logs, answers and the catalogue.
@@ -90,6 +93,116 @@ pub enum Request {
         /// Address-space limit of the process, in bytes.
         memory_bytes_max: u64,
     },
+    /// Make the file anew with one dataset, whose chunks follow.
+    Write {
+        /// What it is.
+        dataset: Box<NewDataset>,
+        /// Size that the file may reach, in bytes.
+        file_bytes_max: u64,
+        /// Address-space limit of the process, in bytes.
+        memory_bytes_max: u64,
+    },
+}
+
+impl Request {
+    /// As it is sent.
+    pub fn to_wire(&self) -> Vec<u8> {
+        let mut wire = vec![0; 4];
+        serde_json::to_writer(&mut wire, self).expect("a request is always JSON");
+        let bytes = u32::try_from(wire.len() - 4).unwrap_or(u32::MAX);
+        wire[..4].copy_from_slice(&bytes.to_le_bytes());
+        wire
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// `internal` for what no server sends, `bad_request` for one that is too long.
+    pub fn read_from(input: &mut impl Read) -> Result<Self> {
+        let mut head = [0; 4];
+        let io = |error: std::io::Error| Error::new(Reason::Internal, "the request cannot be read").with_source(error);
+        input.read_exact(&mut head).map_err(io)?;
+        let bytes = u32::from_le_bytes(head);
+        if bytes > REQUEST_BYTES_MAX {
+            let message = format!("a request of {bytes} bytes, the most is {REQUEST_BYTES_MAX}");
+            return Err(Error::new(Reason::BadRequest, message));
+        }
+        let json = read_up_to(input, bytes as usize)?;
+        serde_json::from_slice(&json)
+            .map_err(|error| Error::new(Reason::Internal, format!("the request is not understood: {error}")))
+    }
+
+    /// Address-space limit of the process, in bytes.
+    pub fn memory_bytes_max(&self) -> u64 {
+        match self {
+            Self::Inspect { memory_bytes_max, .. }
+            | Self::Read { memory_bytes_max, .. }
+            | Self::Write { memory_bytes_max, .. } => *memory_bytes_max,
+        }
+    }
+}
+
+/// A chunked dataset that is to be written; its rows are counted as their chunks come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewDataset {
+    /// Absolute path, escaped like [`Object::path`]; groups are made on the way.
+    pub path: String,
+    /// Type of its elements: little-endian, packed.
+    pub element: ElementType,
+    /// The axes after the first.
+    pub row_shape: Vec<u64>,
+    /// Shape of its chunks.
+    pub chunk_shape: Vec<u64>,
+    /// Filters that were applied to the chunks, in this order.
+    pub filters: Vec<Filter>,
+    /// Attributes, as [`crate::write::attributes::parse`] takes them.
+    pub attributes: serde_json::Map<String, Value>,
+}
+
+/// What follows a [`Request::Write`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "snake_case")]
+pub enum WriteStep {
+    /// The data is a chunk as it is stored.
+    Chunk {
+        /// Its first element, by axis.
+        origin: Vec<u64>,
+        /// Bit i: filter i was skipped.
+        mask: u32,
+        /// Rows that the dataset has with it.
+        rows: u64,
+    },
+    /// There are no more chunks: the file is to be made whole.
+    Finish,
+}
+
+impl WriteStep {
+    /// What is sent before `data_bytes` bytes of data.
+    pub fn head(&self, data_bytes: u32) -> Vec<u8> {
+        let mut wire = vec![0; HEAD_BYTES];
+        serde_json::to_writer(&mut wire, self).expect("a step is always JSON");
+        let bytes = u32::try_from(wire.len() - HEAD_BYTES).unwrap_or(u32::MAX);
+        wire[..4].copy_from_slice(&bytes.to_le_bytes());
+        wire[4..HEAD_BYTES].copy_from_slice(&data_bytes.to_le_bytes());
+        wire
+    }
+
+    /// Reads a step, and its data into `data`.
+    ///
+    /// # Errors
+    /// `io` where nothing comes any more; `internal` for what no server sends.
+    pub fn read_from(input: &mut impl Read, data: &mut Vec<u8>) -> Result<Self> {
+        let ended = |error: std::io::Error| Error::new(Reason::Io, "the server went away").with_source(error);
+        let mut head = [0; HEAD_BYTES];
+        input.read_exact(&mut head).map_err(ended)?;
+        let (message_bytes, data_bytes) = Frame::lengths(head)?;
+        let message = read_up_to(input, message_bytes)?;
+        let step = serde_json::from_slice(&message)
+            .map_err(|error| Error::new(Reason::Internal, format!("the step is not understood: {error}")))?;
+        data.resize(data_bytes, 0);
+        input.read_exact(data).map_err(ended)?;
+        Ok(step)
+    }
 }
 
 /// A box of elements.
@@ -375,6 +488,35 @@ mod tests {
         wire[0..4].copy_from_slice(&u32::MAX.to_le_bytes());
         assert_eq!(Frame::read_from(&mut wire.as_slice()).unwrap_err().reason, Reason::MalformedFile);
     }
+
+    #[test]
+    fn requests_and_steps_are_read_as_they_were_written() {
+        let request = Request::Read {
+            path: "/x".into(),
+            meta: Box::new(ArrayMeta {
+                space: crate::meta::Space::Null,
+                max_shape: Vec::new(),
+                element: ElementType::Bool,
+                converted: false,
+                type_note: String::new(),
+                storage: crate::meta::Storage::Compact,
+                filters: Vec::new(),
+                fill: None,
+            }),
+            blocks: Vec::new(),
+            memory_bytes_max: 7,
+        };
+        let step = WriteStep::Chunk { origin: vec![1, 2], mask: 3, rows: 4 };
+        let wire = [request.to_wire(), step.head(2), b"ab".to_vec(), WriteStep::Finish.head(0)].concat();
+        let (mut input, mut data) = (wire.as_slice(), Vec::new());
+        assert_eq!(Request::read_from(&mut input).unwrap(), request);
+        assert_eq!(WriteStep::read_from(&mut input, &mut data).unwrap(), step);
+        assert_eq!(data, b"ab");
+        assert_eq!(WriteStep::read_from(&mut input, &mut data).unwrap(), WriteStep::Finish);
+        assert_eq!(WriteStep::read_from(&mut input, &mut data).unwrap_err().reason, Reason::Io);
+        assert_eq!(Request::read_from(&mut &[255, 255, 255, 255][..]).unwrap_err().reason, Reason::BadRequest);
+    }
+
     #[test]
     fn texts_for_people_are_cut_at_a_character() {
         let long = |first: &str| first.to_owned() + &"\u{20ac}".repeat(5 << 20);

@@ -2,7 +2,8 @@
 //!
 //! What lives here: what an array is ([`meta`]), which part is asked for ([`selection`]), where its bytes are
 //! ([`index`]), which of them a selection touches ([`plan`]), reading ([`file`]) and decoding ([`codec`]) them, and
-//! placing the values into Arrow buffers ([`batch`]). [`inspect`] is the language spoken with the worker process.
+//! placing the values into Arrow buffers ([`batch`]). [`write`](mod@write) is the way back: rows of batches become chunks.
+//! [`inspect`] is the language spoken with the worker process.
 //!
 //! What never lives here: tokio, SQL, gRPC, libhdf5. Everything is synchronous, and everything but [`file`] is pure.
 //!
@@ -22,5 +23,6 @@ pub mod meta;
 pub mod overlap;
 pub mod plan;
 pub mod selection;
+pub mod write;
 
 pub use error::{Error, Reason, Result};

@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         memory_bytes_max: u64::MAX,
     };
     let mut frames = Vec::new();
-    answer(&request, file.as_fd(), &mut frames)?;
+    answer(&request, file.as_fd(), &mut std::io::empty(), &mut frames)?;
     let mut rest = frames.as_slice();
     let mut failed = false;
     while let Some(Frame { message, data }) = Frame::read_from(&mut rest)? {

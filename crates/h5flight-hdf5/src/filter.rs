@@ -41,7 +41,8 @@ pub(crate) fn register() -> Result<()> {
         let class = H5Z_class2_t {
             version: CLASS_VERSION,
             id: id as c_int,
-            encoder_present: 0,
+            // Asked for when a dataset is made; chunks come encoded, so that libhdf5 never encodes one itself.
+            encoder_present: 1,
             decoder_present: 1,
             name: c"h5flight".as_ptr(),
             can_apply: None,

@@ -23,6 +23,13 @@ impl Handle {
         if id >= 0 { Ok(Self(id)) } else { Err(library_error(what)) }
     }
 
+    /// Gives it back and hears whether that went well.
+    pub(crate) fn close(self, what: &str) -> Result<()> {
+        let id = std::mem::ManuallyDrop::new(self).0;
+        // SAFETY: the identifier was returned to us by libhdf5, and its drop does not run any more.
+        if unsafe { H5Idec_ref(id) } >= 0 { Ok(()) } else { Err(library_error(what)) }
+    }
+
     /// For calls; valid as long as the handle lives.
     pub(crate) fn id(&self) -> hid_t {
         self.0

@@ -2,13 +2,14 @@
 //!
 //! What lives here: the worker's side of [`h5flight_array::inspect`]. [`run_worker`] reads one request, closes itself
 //! in ([`sandbox`]), looks at the file and answers in frames. What never lives here: a decision about who may read
-//! what, SQL, tokio, Arrow. Nothing is written to a file, and nothing but the one file is ever opened: soft, external
+//! what, SQL, tokio, Arrow. Only the file of a put is written, which holds nothing before, and nothing but the one file is ever opened: soft, external
 //! and user-defined links are listed and not followed, external storage is named and not read, and of virtual datasets
 //! only those that are made of nothing but this file.
 //!
 //! ```text
 //! worker  request -> sandbox -> open -> inspect: walk -> element, layout, attribute -> frames
 //!                                    -> read:    path -> element -> hyperslabs -> packed -> frames
+//!                          -> make -> write:   steps -> chunks
 //! ```
 //!
 //! libhdf5 is not thread-safe in this build. Every entry into it is below [`answer`], which holds the binding's lock
@@ -46,6 +47,7 @@ mod sources;
 mod text;
 mod walk;
 mod worker;
+mod write;
 
 pub use names::{escape, unescape};
 pub use worker::{answer, run_worker};

@@ -120,7 +120,8 @@ fn read_at(file: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> rustix::io::
     Ok(filled)
 }
 
-fn access_settings() -> Result<Handle> {
+/// With which settings libhdf5 opens, and makes, a file.
+pub(crate) fn access_settings() -> Result<Handle> {
     filter::register()?;
     let mut no_plugins = 0;
     // SAFETY: the flag is read during the call.

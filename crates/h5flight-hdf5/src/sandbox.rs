@@ -1,4 +1,5 @@
-//! What the worker may still do once it looks at a file: read that file, use bounded memory and time, and answer.
+//! What the worker may still do once it looks at a file: read that file (or, for a put, write it), use bounded memory and
+//! time, and answer.
 //!
 //! Landlock (Linux 5.13) takes away every other file and, where the kernel can, network and signals; a filter of system
 //! calls takes away processes, sockets and writing, and once the file is open, opening ([`SandboxReport::opened`]); resource limits
@@ -19,8 +20,22 @@ use rustix::process::{Resource, Rlimit, Signal, setrlimit};
 const LANDLOCK_ABI: ABI = ABI::V7;
 /// Processor seconds. Beyond any deadline of the server, which ends a worker sooner; for a worker that was forgotten.
 const CPU_SECONDS_MAX: u64 = 600;
+/// The same for one that writes: the largest file in a second for 16 MB, which copying never takes.
+const WRITE_CPU_SECONDS_MAX: u64 = 86_400;
 /// Descriptors: three pipes, the file, the file again by libhdf5, and what Landlock needs in between.
 const DESCRIPTORS_MAX: u64 = 16;
+
+/// What the worker has its file for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To look into it.
+    Reads,
+    /// To make it anew, up to a size.
+    Writes {
+        /// Bytes of the file at most.
+        file_bytes_max: u64,
+    },
+}
 
 /// What holds from now on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +44,8 @@ pub struct SandboxReport {
     pub landlock_abi: Option<i32>,
     /// Whether system calls are filtered.
     pub calls_filtered: bool,
+    /// What the file is for.
+    pub purpose: Purpose,
 }
 
 /// Closes this process in, for good. Applies to the calling thread and what it starts: call it before any thread is.
@@ -39,12 +56,16 @@ pub struct SandboxReport {
 /// # Errors
 /// `internal` where the kernel refuses something it should know. That the kernel has no Landlock is no error, see
 /// [`SandboxReport`].
-pub fn apply(file: BorrowedFd<'_>, memory_bytes_max: u64) -> Result<SandboxReport> {
+pub fn apply(file: BorrowedFd<'_>, purpose: Purpose, memory_bytes_max: u64) -> Result<SandboxReport> {
+    let (file_bytes_max, cpu_seconds_max) = match purpose {
+        Purpose::Reads => (0, CPU_SECONDS_MAX),
+        Purpose::Writes { file_bytes_max } => (file_bytes_max, WRITE_CPU_SECONDS_MAX),
+    };
     let limits = [
         (Resource::As, memory_bytes_max),
         (Resource::Core, 0),
-        (Resource::Cpu, CPU_SECONDS_MAX),
-        (Resource::Fsize, 0),
+        (Resource::Cpu, cpu_seconds_max),
+        (Resource::Fsize, file_bytes_max),
         (Resource::Nofile, DESCRIPTORS_MAX),
         (Resource::Nproc, 0),
     ];
@@ -55,11 +76,11 @@ pub fn apply(file: BorrowedFd<'_>, memory_bytes_max: u64) -> Result<SandboxRepor
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(|error| refused("the parent's death signal").with_source(error))?;
     rustix::thread::set_no_new_privs(true).map_err(|error| refused("no_new_privs").with_source(error))?;
-    let landlock_abi = restrict(Some(file)).map_err(|error| refused("Landlock").with_source(error))?;
+    let landlock_abi = restrict(Some((file, purpose))).map_err(|error| refused("Landlock").with_source(error))?;
     // Last: what comes before takes calls that are not allowed any more.
     let calls_filtered =
-        calls::restrict(calls::Phase::Opening).map_err(|error| refused("a filter").with_source(error))?;
-    Ok(SandboxReport { landlock_abi, calls_filtered })
+        calls::restrict(calls::Phase::Opening, purpose).map_err(|error| refused("a filter").with_source(error))?;
+    Ok(SandboxReport { landlock_abi, calls_filtered, purpose })
 }
 
 impl SandboxReport {
@@ -71,7 +92,7 @@ impl SandboxReport {
         if !self.calls_filtered {
             return Ok(());
         }
-        match calls::restrict(calls::Phase::Opened) {
+        match calls::restrict(calls::Phase::Opened, self.purpose) {
             Ok(true) => Ok(()),
             Ok(false) => Err(refused("a second filter")),
             Err(error) => Err(refused("a second filter").with_source(error)),
@@ -82,8 +103,8 @@ impl SandboxReport {
 /// What confines a worker on this machine, in words. Does not touch libhdf5.
 pub fn in_words() -> String {
     // The answer is only available to who is restricted, so a thread restricts itself and ends.
-    let filtered =
-        std::thread::spawn(|| calls::restrict(calls::Phase::Opening).unwrap_or(false)).join().unwrap_or(false);
+    let filtered = std::thread::spawn(|| calls::restrict(calls::Phase::Opening, Purpose::Reads).unwrap_or(false));
+    let filtered = filtered.join().unwrap_or(false);
     let landlock = landlock_supported().map(|version| format!("landlock {version}"));
     let parts: Vec<String> = landlock.into_iter().chain(filtered.then(|| "seccomp".to_owned())).collect();
     if parts.is_empty() { "rlimits only".to_owned() } else { parts.join(", ") }
@@ -96,15 +117,19 @@ pub fn landlock_supported() -> Option<i32> {
     std::thread::spawn(|| restrict(None).ok().flatten()).join().ok().flatten()
 }
 
-fn restrict(file: Option<BorrowedFd<'_>>) -> Result<Option<i32>, landlock::RulesetError> {
+fn restrict(file: Option<(BorrowedFd<'_>, Purpose)>) -> Result<Option<i32>, landlock::RulesetError> {
     let mut ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(LANDLOCK_ABI))?
         .handle_access(AccessNet::from_all(LANDLOCK_ABI))?
         .scope(Scope::from_all(LANDLOCK_ABI))?
         .create()?;
-    if let Some(file) = file {
-        ruleset = ruleset.add_rule(PathBeneath::new(file, AccessFs::ReadFile))?;
+    if let Some((file, purpose)) = file {
+        let rights = match purpose {
+            Purpose::Reads => AccessFs::ReadFile.into(),
+            Purpose::Writes { .. } => AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::Truncate,
+        };
+        ruleset = ruleset.add_rule(PathBeneath::new(file, rights))?;
     }
     let status = ruleset.restrict_self()?;
     Ok(match (status.ruleset, status.landlock) {

@@ -9,12 +9,11 @@ use h5flight_array::inspect::{FILE_FD, Frame, Message, Request};
 use h5flight_array::{Error, Reason, Result};
 
 use crate::inspection::{Inspection, inspect};
-use crate::open::{open, refuse_if_locked_by_a_writer};
+use crate::open::{OpenFile, open, refuse_if_locked_by_a_writer};
 use crate::read::read;
 use crate::sandbox;
+use crate::write::NewFile;
 
-/// The longest request: a read of many small blocks.
-const REQUEST_BYTES_MAX: u64 = 64 << 20;
 /// Answers are mostly small frames.
 const ANSWER_BUFFER_BYTES: usize = 256 << 10;
 
@@ -24,14 +23,22 @@ const ANSWER_BUFFER_BYTES: usize = 256 << 10;
 /// For a process that does nothing else: the sandbox cannot be left again.
 pub fn run_worker() -> ExitCode {
     let mut out = BufWriter::with_capacity(ANSWER_BUFFER_BYTES, std::io::stdout().lock());
-    let answered = receive().and_then(|request| {
+    let mut input = std::io::stdin().lock();
+    let answered = Request::read_from(&mut input).and_then(|request| {
         // SAFETY: the server passes the file as this descriptor, and nothing in this process closes it.
         let file = unsafe { BorrowedFd::borrow_raw(FILE_FD) };
-        let sandbox = sandbox::apply(file, memory_bytes_max(&request))?;
+        let purpose = match &request {
+            Request::Inspect { .. } | Request::Read { .. } => sandbox::Purpose::Reads,
+            Request::Write { file_bytes_max, .. } => sandbox::Purpose::Writes { file_bytes_max: *file_bytes_max },
+        };
+        let sandbox = sandbox::apply(file, purpose, request.memory_bytes_max())?;
         Ok((request, file, sandbox))
     });
     let written = match answered {
-        Ok((request, file, sandbox)) => answer_then(&request, file, &|| sandbox.opened(), &mut out),
+        Ok((request, file, sandbox)) => {
+            let mut worker = Worker { file, opened: &|| sandbox.opened(), input: &mut input };
+            worker.answer(&request, &mut out)
+        }
         Err(error) => end(&mut out, Err(error)),
     };
     match written.and_then(|()| out.flush()) {
@@ -40,39 +47,57 @@ pub fn run_worker() -> ExitCode {
     }
 }
 
-/// Answers a request about an open file, all frames including the last one. Does not apply the sandbox.
+/// Answers a request about an open file, all frames including the last one; `input` has what follows the request. Does
+/// not apply the sandbox.
 ///
 /// # Errors
 /// Those of the writer. What is wrong with the file is in the last frame.
-pub fn answer(request: &Request, file: BorrowedFd<'_>, out: &mut impl Write) -> std::io::Result<()> {
-    answer_then(request, file, &|| Ok(()), out)
-}
-
-/// [`answer`], with something to be done between opening the file and looking into it.
-fn answer_then(
+pub fn answer(
     request: &Request,
     file: BorrowedFd<'_>,
-    opened: &dyn Fn() -> Result<()>,
+    input: &mut impl Read,
     out: &mut impl Write,
 ) -> std::io::Result<()> {
-    // A bound of a standard type that a file can break would panic: that is the file's fault, and is told as such.
-    let result = catch_unwind(AssertUnwindSafe(|| hdf5::sync::sync(|| work(request, file, opened, out))));
-    let result = result
-        .unwrap_or_else(|_| Err(Error::new(Reason::MalformedFile, "the file led to a state that should not exist")));
-    end(out, result)
+    Worker { file, opened: &|| Ok(()), input }.answer(request, out)
 }
 
-fn work(request: &Request, file: BorrowedFd<'_>, opened: &dyn Fn() -> Result<()>, out: &mut impl Write) -> Result<()> {
-    if matches!(request, Request::Inspect { .. }) {
-        refuse_if_locked_by_a_writer(file)?;
+/// One file, what is to be done between opening it and looking into it, and what follows the request.
+struct Worker<'a, R> {
+    file: BorrowedFd<'a>,
+    opened: &'a dyn Fn() -> Result<()>,
+    input: &'a mut R,
+}
+
+impl<R: Read> Worker<'_, R> {
+    fn answer(&mut self, request: &Request, out: &mut impl Write) -> std::io::Result<()> {
+        // A bound of a standard type that a file can break would panic: that is the file's fault, and is told as such.
+        let result = catch_unwind(AssertUnwindSafe(|| hdf5::sync::sync(|| self.work(request, out))));
+        let result = result.unwrap_or_else(|_| {
+            Err(Error::new(Reason::MalformedFile, "the file led to a state that should not exist"))
+        });
+        end(out, result)
     }
-    let file = open(file)?;
-    opened()?;
-    match request {
-        Request::Inspect { limits, inline, file_bytes, .. } => {
-            inspect(&file, &Inspection { limits, inline: *inline, file_bytes: *file_bytes }, out)
+
+    fn work(&mut self, request: &Request, out: &mut impl Write) -> Result<()> {
+        match request {
+            Request::Inspect { limits, inline, file_bytes, .. } => {
+                refuse_if_locked_by_a_writer(self.file)?;
+                let file = self.open()?;
+                inspect(&file, &Inspection { limits, inline: *inline, file_bytes: *file_bytes }, out)
+            }
+            Request::Read { path, meta, blocks, .. } => read(&self.open()?, path, meta, blocks, out),
+            Request::Write { dataset, .. } => {
+                let file = NewFile::create(self.file, dataset)?;
+                (self.opened)()?;
+                file.fill(&mut *self.input)
+            }
         }
-        Request::Read { path, meta, blocks, .. } => read(&file, path, meta, blocks, out),
+    }
+
+    fn open(&self) -> Result<OpenFile> {
+        let file = open(self.file)?;
+        (self.opened)()?;
+        Ok(file)
     }
 }
 
@@ -93,21 +118,4 @@ pub(crate) fn send(out: &mut impl Write, frame: &Frame) -> Result<()> {
 pub(crate) fn library_version() -> String {
     let (major, minor, release) = hdf5::library_version();
     format!("{major}.{minor}.{release}")
-}
-
-fn receive() -> Result<Request> {
-    let mut json = Vec::new();
-    let io = |error: std::io::Error| Error::new(Reason::Internal, "the request cannot be read").with_source(error);
-    std::io::stdin().lock().take(REQUEST_BYTES_MAX + 1).read_to_end(&mut json).map_err(io)?;
-    if json.len() as u64 > REQUEST_BYTES_MAX {
-        return Err(Error::new(Reason::BadRequest, format!("a request of more than {REQUEST_BYTES_MAX} bytes")));
-    }
-    serde_json::from_slice(&json)
-        .map_err(|error| Error::new(Reason::Internal, format!("the request is not understood: {error}")))
-}
-
-fn memory_bytes_max(request: &Request) -> u64 {
-    match request {
-        Request::Inspect { memory_bytes_max, .. } | Request::Read { memory_bytes_max, .. } => *memory_bytes_max,
-    }
 }

@@ -23,6 +23,9 @@ pub const GET_DATA_TYPE_URL: &str = "type.googleapis.com/h5flight.v1.GetDataRequ
 /// Type URL of a [`v1::IngestHeader`] in an `Any`: the command of an upload over Flight.
 pub const INGEST_HEADER_TYPE_URL: &str = "type.googleapis.com/h5flight.v1.IngestHeader";
 
+/// Type URL of a [`v1::PutRequest`] in an `Any`: the command of a put over Flight.
+pub const PUT_TYPE_URL: &str = "type.googleapis.com/h5flight.v1.PutRequest";
+
 /// Trailer with the statistics of a read, a JSON object.
 pub const STATS_TRAILER: &str = "h5flight-stats";
 
@@ -43,4 +46,10 @@ pub fn unpack_request(bytes: &[u8]) -> Option<v1::GetDataRequest> {
 pub fn unpack_header(bytes: &[u8]) -> Option<v1::IngestHeader> {
     let any = prost_types::Any::decode(bytes).ok().filter(|any| any.type_url == INGEST_HEADER_TYPE_URL)?;
     v1::IngestHeader::decode(any.value.as_slice()).ok()
+}
+
+/// The request of a put in a descriptor's command; `None` for anything else.
+pub fn unpack_put(bytes: &[u8]) -> Option<v1::PutRequest> {
+    let any = prost_types::Any::decode(bytes).ok().filter(|any| any.type_url == PUT_TYPE_URL)?;
+    v1::PutRequest::decode(any.value.as_slice()).ok()
 }

@@ -4,6 +4,7 @@
 //! that means nothing.
 
 pub mod history;
+pub mod put;
 
 use arrow::ipc::CompressionType;
 use chrono::DateTime;

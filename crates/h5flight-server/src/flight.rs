@@ -6,6 +6,7 @@
 
 mod get;
 mod history;
+mod put;
 mod upload;
 
 use std::sync::Arc;
@@ -317,8 +318,10 @@ impl FlightService for Flight {
         }
     }
 
-    async fn do_put(&self, _: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
-        Err(not_offered("DoPut", "files are uploaded by h5flight.v1.DataService/Ingest"))
+    /// Rows that become a dataset: see [`put`].
+    async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
+        let call = self.service.log.call("DoPut");
+        Ok(Response::new(put::put(Arc::clone(&self.service), call, request)))
     }
 
     /// An upload: see [`upload`].

@@ -20,6 +20,17 @@ pub(crate) fn read_memory_bytes(service: &Service) -> u64 {
     u64::from(service.read_memory_units) * MEMORY_UNIT_BYTES
 }
 
+/// Memory that all puts under way may take together, in bytes: an eighth of all.
+pub(crate) fn put_memory_bytes(service: &Service) -> u64 {
+    (service.config.memory_bytes / 8).max(MEMORY_UNIT_BYTES)
+}
+
+/// Units of that for `bytes`, at most all there are.
+pub(crate) fn put_units(service: &Service, bytes: u64) -> u32 {
+    let units = bytes.min(put_memory_bytes(service)) / MEMORY_UNIT_BYTES;
+    u32::try_from(units).unwrap_or(u32::MAX).max(1)
+}
+
 /// Waits for memory.
 ///
 /// # Errors
@@ -30,7 +41,7 @@ pub(crate) async fn reserve(service: &Service, memory: &Arc<Semaphore>, units: u
     match tokio::time::timeout(timeout, waiting).await {
         Ok(permit) => Ok(permit.expect("the semaphore is never closed")),
         Err(_) => {
-            let message = format!("no memory for another read within {} ms; try again", timeout.as_millis());
+            let message = format!("no memory for another call within {} ms; try again", timeout.as_millis());
             Err(Error::new(Reason::Busy, message))
         }
     }

@@ -294,6 +294,7 @@ async fn build(
     // itself, and what the allocator cannot give out: blocks of 10 MB leave holes.
     let units = u32::try_from(config.memory_bytes / 4 / MEMORY_UNIT_BYTES).unwrap_or(u32::MAX);
     let (batch_memory_units, read_memory_units) = ((units / 4).max(1), (units / 4 * 3).max(3));
+    let put_memory_units = (config.memory_bytes / 8 / MEMORY_UNIT_BYTES).clamp(1, u64::from(u32::MAX)) as usize;
     tracing::info!(
         catalog = catalog.backend(),
         redis = redis.is_some(),
@@ -317,6 +318,7 @@ async fn build(
         log,
         batch_memory: Arc::new(Semaphore::new(batch_memory_units as usize)),
         read_memory: Arc::new(Semaphore::new(read_memory_units as usize)),
+        put_memory: Arc::new(Semaphore::new(put_memory_units)),
         read_memory_units,
         ticket_key,
         sandbox,

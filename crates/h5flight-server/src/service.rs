@@ -53,6 +53,8 @@ pub struct Service {
     pub batch_memory: Arc<Semaphore>,
     /// Memory for blocks that reads under way hold, in the same units.
     pub read_memory: Arc<Semaphore>,
+    /// Memory for rows on their way into files, in the same units.
+    pub put_memory: Arc<Semaphore>,
     /// How many units there are for blocks; for batches there are a third as many.
     pub read_memory_units: u32,
     /// Key of tickets, shared by all servers of the catalogue.

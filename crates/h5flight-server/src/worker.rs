@@ -6,6 +6,8 @@
 //!
 //! Dropping a future kills its worker.
 
+mod writing;
+
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -25,6 +27,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+pub use writing::Writer;
+
+use self::writing::WRITERS_MAX;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::memory::Growth;
@@ -51,6 +56,8 @@ const REAP_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct Workers {
     program: PathBuf,
     permits: Arc<Semaphore>,
+    writers: Arc<Semaphore>,
+    write_bytes_max: u64,
     limits: InspectLimits,
     memory_bytes_max: u64,
     report_bytes_max: u64,
@@ -117,6 +124,8 @@ impl Workers {
         Self {
             program,
             permits: Arc::new(Semaphore::new(config.workers_max.max(1))),
+            writers: Arc::new(Semaphore::new(WRITERS_MAX)),
+            write_bytes_max: config.upload_bytes_max,
             limits: config.inspect_limits.clone(),
             memory_bytes_max: config.worker_memory_bytes,
             report_bytes_max: config.inspect_report_bytes_max,
@@ -314,8 +323,7 @@ async fn talk(
     clock: &mut Clock,
     listener: &mut impl Listener,
 ) -> Result<()> {
-    let request = serde_json::to_vec(request).expect("a request is always JSON");
-    clock.wait(input.write_all(&request)).await?;
+    clock.wait(input.write_all(&request.to_wire())).await?;
     drop(input);
     loop {
         let mut head = [0; HEAD_BYTES];

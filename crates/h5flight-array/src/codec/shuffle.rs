@@ -65,12 +65,41 @@ pub fn unshuffle(source: &[u8], element_bytes: usize, out: &mut [u8]) {
 /// On elements of 0 bytes: the caller's mistake.
 pub fn shuffle(source: &[u8], element_bytes: usize) -> Vec<u8> {
     let (whole, rest) = source.split_at(source.len() - source.len() % element_bytes);
-    let mut out = Vec::with_capacity(source.len());
-    for byte in 0..element_bytes.min(whole.len()) {
-        out.extend(whole.iter().skip(byte).step_by(element_bytes));
+    let mut out = vec![0; source.len()];
+    let (planes, rest_out) = out.split_at_mut(whole.len());
+    rest_out.copy_from_slice(rest);
+    match element_bytes {
+        1 => planes.copy_from_slice(whole),
+        2 => separate::<2>(whole, planes),
+        4 => separate::<4>(whole, planes),
+        8 => separate::<8>(whole, planes),
+        16 => separate::<16>(whole, planes),
+        _ => separate_any(whole, element_bytes, planes),
     }
-    out.extend_from_slice(rest);
     out
+}
+
+/// Elements of N bytes into their planes, in blocks that stay in the nearest cache while they are passed N times.
+fn separate<const N: usize>(source: &[u8], planes: &mut [u8]) {
+    const BLOCK_ELEMENTS: usize = 512;
+    let count = source.len() / N;
+    for (start, block) in (0..).step_by(BLOCK_ELEMENTS).zip(source.chunks(BLOCK_ELEMENTS * N)) {
+        for byte in 0..N {
+            let plane = &mut planes[byte * count + start..][..block.len() / N];
+            for (out, element) in plane.iter_mut().zip(block.chunks_exact(N)) {
+                *out = element[byte];
+            }
+        }
+    }
+}
+
+fn separate_any(source: &[u8], element_bytes: usize, planes: &mut [u8]) {
+    let count = source.len() / element_bytes;
+    for (byte, plane) in planes.chunks_exact_mut(count.max(1)).enumerate() {
+        for (out, element) in plane.iter_mut().zip(source.chunks_exact(element_bytes)) {
+            *out = element[byte];
+        }
+    }
 }
 
 /// Elements of N bytes, N a power of two: most of them by [`weave`], the last few one by one.

@@ -164,7 +164,7 @@ impl Scratch {
 
 fn frames(file: &File, request: &Request) -> Vec<Frame> {
     let mut wire = Vec::new();
-    answer(request, file.as_fd(), &mut wire).unwrap();
+    answer(request, file.as_fd(), &mut std::io::empty(), &mut wire).unwrap();
     let mut rest = wire.as_slice();
     std::iter::from_fn(|| Frame::read_from(&mut rest).unwrap()).collect()
 }

@@ -20,9 +20,11 @@ use tonic::metadata::{GRPC_CONTENT_TYPE, MetadataMap};
 use tonic::server::NamedService;
 
 use super::Flight;
+use super::put::Watched;
 use crate::error::{Error, Result as Answer};
 
 const DO_GET: &str = "/arrow.flight.protocol.FlightService/DoGet";
+const DO_PUT: &str = "/arrow.flight.protocol.FlightService/DoPut";
 /// A ticket is a selection with up to a million indices.
 const TICKET_BYTES_MAX: usize = 16 << 20;
 /// Before a message of gRPC: whether it is compressed, and its size.
@@ -57,8 +59,10 @@ impl Service<Request<Body>> for FlightDoor {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        if request.uri().path() != DO_GET {
-            return self.others.call(request);
+        match request.uri().path() {
+            DO_GET => {}
+            DO_PUT => return self.others.call(Watched::wrap(request)),
+            _ => return self.others.call(request),
         }
         let flight = Arc::clone(&self.flight);
         Box::pin(async move { Ok(flight.get(request).await) })

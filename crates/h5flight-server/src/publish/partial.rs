@@ -104,6 +104,25 @@ impl Partial {
         Ok(Self { file, path, mark: None, hasher: blake3::Hasher::new(), written_bytes: 0 })
     }
 
+    /// The file, for one who writes it in our stead.
+    ///
+    /// # Errors
+    /// `io`.
+    pub fn descriptor(&self) -> Result<std::os::fd::OwnedFd> {
+        let file = self.file.try_clone().map_err(|error| disk_error("beginning a put", error))?;
+        Ok(file.into())
+    }
+
+    /// Takes over what somebody else wrote into it: all of it is still to be hashed, by [`Partial::rehash`].
+    ///
+    /// # Errors
+    /// `io`.
+    pub fn written_by_others(&mut self) -> Result<()> {
+        let found = self.file.metadata().map_err(|error| disk_error("reading a put back", error))?;
+        (self.written_bytes, self.hasher) = (found.len(), blake3::Hasher::new());
+        Ok(())
+    }
+
     /// Hashes the next piece of what was there before; false when there is none left.
     ///
     /// # Errors

@@ -1,6 +1,5 @@
 //! An upload whose bytes arrive: taken, flushed now and then, checked, and handed on or put aside.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,10 +8,10 @@ use futures::{Stream, StreamExt};
 use h5flight_array::Reason;
 
 use super::header::UploadHeader;
-use super::held::{Held, Kept, There};
+use super::keeping::keep;
 use super::partial::Partial;
 use super::running::Slot;
-use super::upload::{Inspected, Uploaded, contended, inspect, is_whole, publish, run};
+use super::upload::{Inspected, Uploaded, inspect, publish, run};
 use crate::error::{Error, Result};
 use crate::service::Service;
 
@@ -102,7 +101,8 @@ impl Receiving {
         let files = Arc::clone(&self.service.files);
         let address = content.clone();
         let path = run(&self.service, move || files.managed_path(&address)).await?;
-        let held = self.keep(path, &content).await?;
+        let partial = self.partial.take().expect("an upload that failed is not continued");
+        let held = keep(&self.service, partial, path, &content).await?;
         publish(&self.service, &self.header, content, inspected, held).await
     }
 
@@ -128,35 +128,6 @@ impl Receiving {
         self.work(Partial::seal).await?;
         let path = self.partial().path().to_owned();
         inspect(&self.service, path).await
-    }
-
-    async fn keep(&mut self, path: PathBuf, content: &str) -> Result<Held> {
-        let (waiting, mut there) = (Instant::now(), There::Stays);
-        loop {
-            let partial = self.partial.take().expect("an upload that failed is not continued");
-            let path = path.clone();
-            match run(&self.service, move || partial.keep(&path, there)).await? {
-                Kept::Held(held) => return Ok(held),
-                Kept::Found(held, partial) => {
-                    let bytes = partial.written_bytes();
-                    self.partial = Some(Box::new(partial));
-                    if is_whole(&self.service, &held, bytes, content).await? {
-                        let partial = self.partial.take().expect("it was put there");
-                        run(&self.service, move || {
-                            partial.remove();
-                            Ok(())
-                        })
-                        .await?;
-                        return Ok(held);
-                    }
-                    there = There::IsReplaced;
-                }
-                Kept::Contended(partial) => {
-                    self.partial = Some(Box::new(partial));
-                    contended(&self.service, waiting).await?;
-                }
-            }
-        }
     }
 
     /// Removes what can never be published, and makes durable what can go on.

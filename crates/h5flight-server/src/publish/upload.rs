@@ -242,8 +242,8 @@ pub(super) async fn run<T: Send + 'static>(
 
 /// A file that a worker looked into.
 pub(super) struct Inspected {
-    fingerprint: Fingerprint,
-    inspection: Inspection,
+    pub(super) fingerprint: Fingerprint,
+    pub(super) inspection: Inspection,
 }
 
 pub(super) async fn inspect(service: &Arc<Service>, path: PathBuf) -> Result<Inspected> {
