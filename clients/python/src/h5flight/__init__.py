@@ -18,12 +18,14 @@ from .errors import (
     LimitError,
     NotFoundError,
     PermissionDeniedError,
+    PutError,
     SelectionError,
     ServerUnavailableError,
     UnsupportedError,
 )
 from .frames import get_data
 from .history import Difference, Version
+from .put import Put, Writer
 from .selection import Points
 
 __all__ = [
@@ -44,10 +46,13 @@ __all__ = [
     "NotFoundError",
     "PermissionDeniedError",
     "Points",
+    "Put",
+    "PutError",
     "SelectionError",
     "ServerUnavailableError",
     "UnsupportedError",
     "Version",
+    "Writer",
     "connect",
     "get_data",
 ]

@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.flight as flight
 
-from . import arrays, wire
+from . import arrays, put, wire
 from .allocation import keep_freed_memory
 from .errors import ServerUnavailableError, from_flight
 
@@ -224,6 +224,29 @@ class Connection:
                 writer.close()
                 raise
             writer.close()
+
+    def put(self, request: wire.PutRequest, rows: put.Batches) -> put.Put:
+        """Send rows; gives the server's answer when they are durable and visible."""
+        client = self._flight()
+        headers = [(b"authorization", b"Bearer " + self.token.encode())] if self.token else []
+        with self._errors():
+            descriptor = flight.FlightDescriptor.for_command(request.command())
+            # No time limit: it would be one for all rows.
+            options = flight.FlightCallOptions(headers=headers)
+            writer, answers = client.do_put(descriptor, rows.schema, options)
+            try:
+                for batch in rows.batches:
+                    writer.write_batch(batch)
+                writer.done_writing()
+                answer = answers.read()
+            except (pa.ArrowException, OSError):
+                # What was wrong is told by the end of the call, not by the message that could not be sent.
+                writer.close()
+                raise
+            writer.close()
+        if answer is None:
+            raise ServerUnavailableError("the server ended the put without an answer")
+        return put.Put(**wire.put_response(answer.to_pybytes()))
 
     def array(self, request: wire.GetData) -> tuple[arrays.Array, dict[str, str]]:
         """Read into numpy; also gives the metadata of the schema."""

@@ -71,6 +71,10 @@ class LimitError(H5FlightError):
     """A limit of the server is reached; reason ``busy`` means that a repetition may succeed."""
 
 
+class PutError(H5FlightError):
+    """A put broke off, and whether its rows are there is not known: a writer's name makes repeating it safe."""
+
+
 class DataLossError(H5FlightError, OSError):
     """The file is damaged where it was read."""
 
