@@ -16,7 +16,7 @@ class OneDatasetServer(flight.FlightServerBase):
     def __init__(self, contract: SimpleNamespace, arrays: dict[str, np.ndarray]) -> None:
         super().__init__("grpc://127.0.0.1:0")
         self.contract, self.arrays, self.requests, self.actions = contract, arrays, [], []
-        self.puts, self.broken_puts = [], 0
+        self.puts, self.broken_puts, self.refused = [], 0, 0
 
     def do_get(self, context: flight.ServerCallContext, ticket: flight.Ticket) -> flight.GeneratorStream:  # noqa: ARG002
         from google.protobuf import any_pb2
@@ -43,6 +43,9 @@ class OneDatasetServer(flight.FlightServerBase):
         request = self.contract.data.PutRequest()
         assert any_pb2.Any.FromString(descriptor.command).Unpack(request)
         batches = [chunk.data for chunk in reader]
+        if any(column.null_count for batch in batches for column in batch.columns):
+            self.refused += 1
+            raise pa.ArrowInvalid("put_mismatch")
         self.puts.append((request, pa.Table.from_batches(batches, reader.schema)))
         if self.broken_puts:
             self.broken_puts -= 1

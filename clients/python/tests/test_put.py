@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 import h5flight
-from h5flight import put
+from h5flight import columns, put
 
 RECORD = np.array([(1, 2.5, b"ab"), (3, 4.5, b"c")], [("n", ">i4"), ("x", "f8"), ("s", "S2")])
 
@@ -43,7 +43,7 @@ def test_numbers_travel_as_one_column(client: h5flight.Client, server: object, k
 
 def test_memory_is_shared_with_arrow_and_batches_are_short() -> None:
     array = np.arange(1 << 20, dtype=np.int16).reshape(-1, 64)
-    rows = put.batches_of(array, batch_bytes=1 << 16)
+    rows = columns.batches_of(array, batch_bytes=1 << 16)
     batches = list(rows.batches)
     assert batches[0].column(0).flatten().buffers()[1].address == array.ctypes.data
     assert max(batch.nbytes for batch in batches) <= 1 << 16
@@ -87,6 +87,17 @@ def test_an_iterator_is_sent_piece_by_piece(client: h5flight.Client, server: obj
     np.testing.assert_array_equal(values(sent(server)[1]), np.repeat(np.arange(4), 6))
     with pytest.raises(TypeError, match="follows pieces"):
         client.put("m", "e", "d", iter([np.zeros(2), np.zeros(2, int)]))
+    # Nothing of it was taken: the stream did not end as one that is complete.
+    assert len(server.puts) == 1
+
+    def breaks_off():
+        yield np.zeros((2, 3))
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        client.put("m", "e", "d", breaks_off())
+    assert len(server.puts) == 1
+    assert server.refused == 2
     with pytest.raises(TypeError, match="gives nothing"):
         client.put("m", "e", "d", iter([]))
 
@@ -131,9 +142,15 @@ def test_a_writer_counts_the_rows_that_are_acknowledged(client: h5flight.Client,
         for block in (np.zeros(4), np.zeros(2)):
             rig.append(block)
         assert rig.rows == len(server.arrays["line"]) + 6
-    begun = [(request.expected_first_row, request.sequence, request.writer) for request, _ in server.puts]
-    assert begun == [(7, 7, "rig"), (11, 11, "rig")]
-    assert [request.mode for request, _ in server.puts] == [2, 2]
+    begun = [(request.expected_first_row, request.sequence) for request, _ in server.puts]
+    assert begun == [(7, 1), (11, 2)]
+    names = {request.writer for request, _ in server.puts}
+    assert len(names) == 1
+    # After a restart a block is no repetition of one from before, whatever its number is.
+    client.writer("rig", "m", "e", "line").append(np.zeros(3))
+    assert server.puts[-1][0].writer not in names
+    assert all(request.writer.startswith("rig#") for request, _ in server.puts)
+    assert [request.mode for request, _ in server.puts] == [2, 2, 2]
 
 
 def test_new_rows_are_followed_in_order(client: h5flight.Client, server: object) -> None:

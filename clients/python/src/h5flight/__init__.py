@@ -25,8 +25,9 @@ from .errors import (
 )
 from .frames import get_data
 from .history import Difference, Version
-from .put import Put, Writer
+from .put import Put
 from .selection import Points
+from .writer import Writer
 
 __all__ = [
     "Animal",

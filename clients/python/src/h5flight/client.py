@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .attributes import Attributes
 from .blake3 import file_blake3
+from .columns import BATCH_BYTES
 from .connection import DEFAULT_URL, Connection
 from .dataset import Dataset
 from .errors import H5FlightError, NotFoundError
 from .history import Time, VersionAt
-from .put import Put, Writer, put, request_of
+from .put import Put, put, request_of
 from .uploads import Upload
+from .writer import Writer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -299,6 +301,7 @@ class Client(_Named["Animal"]):
         writer: str = "",
         sequence: int = 0,
         expected_version: int | None = None,
+        batch_bytes: int = BATCH_BYTES,
     ) -> Put:
         """Write a dataset; it is durable and visible when this returns, completely or not at all.
 
@@ -326,6 +329,8 @@ class Client(_Named["Animal"]):
             server has already changes nothing.
         expected_version : int, optional
             The version that it is based on, 0 for none; another one by then is a `ConflictError`.
+        batch_bytes : int
+            Bytes that travel in one piece.
 
         Returns
         -------
@@ -336,6 +341,8 @@ class Client(_Named["Animal"]):
         ------
         ConflictError
             When the name is taken, or another version came first.
+        PutError
+            When the connection broke and it is not known whether the rows were taken; not with a writer.
         TypeError
             For values that have no form in HDF5.
 
@@ -347,10 +354,18 @@ class Client(_Named["Animal"]):
         names = {"animal": animal, "experiment": experiment, "dataset": dataset.strip("/")}
         options = {"chunks": chunks, "codec": codec, "level": level, "shuffle": shuffle, "attrs": attrs}
         options |= {"writer": writer, "sequence": sequence, "expected_version": expected_version}
-        return put(self._connection, request_of(names, mode, options), data)
+        return put(self._connection, request_of(names, mode, options), data, batch_bytes)
 
     def append(
-        self, animal: str, experiment: str, dataset: str, data: Any, *, first_row: int | None = None, **options: Any
+        self,
+        animal: str,
+        experiment: str,
+        dataset: str,
+        data: Any,
+        *,
+        first_row: int | None = None,
+        batch_bytes: int = BATCH_BYTES,
+        **options: Any,
     ) -> Put:
         """Write more rows behind a dataset, or its first ones.
 
@@ -362,6 +377,8 @@ class Client(_Named["Animal"]):
             Rows of the dataset's type and shape, see `put`.
         first_row : int, optional
             The row that the first of them must become; another one by then is a `ConflictError`.
+        batch_bytes : int
+            Bytes that travel in one piece.
         **options
             As for `put`: chunks, codec, level, shuffle, attrs, writer, sequence, expected_version.
 
@@ -371,7 +388,8 @@ class Client(_Named["Animal"]):
         Put(version=2, first_row=30000, rows=30000, total_rows=60000, already=False, content='...')
         """
         names = {"animal": animal, "experiment": experiment, "dataset": dataset.strip("/")}
-        return put(self._connection, request_of(names, "append", {**options, "first_row": first_row}), data)
+        request = request_of(names, "append", {**options, "first_row": first_row})
+        return put(self._connection, request, data, batch_bytes)
 
     def writer(self, name: str, animal: str, experiment: str, dataset: str, **options: Any) -> Writer:
         """Append to a dataset block by block, each exactly once, also over broken connections and restarts.

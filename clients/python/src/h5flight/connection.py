@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.flight as flight
 
-from . import arrays, put, wire
+from . import arrays, columns, put, wire
 from .allocation import keep_freed_memory
 from .errors import ServerUnavailableError, from_flight
 
@@ -67,6 +67,23 @@ class Exchange:
             # The answers before the last one tell how far it is.
             answer = json.loads(chunk.app_metadata.to_pybytes())
         return answer
+
+
+def _spoil(writer: flight.FlightStreamWriter, schema: pa.Schema) -> None:
+    """Make the server refuse a put that is under way.
+
+    pyarrow cannot cancel one: a writer that is dropped ends its stream in good order, and the rows so far would become
+    a dataset. A row of nulls is refused, whatever was before it.
+    """
+    with contextlib.suppress(pa.ArrowException, OSError):
+        nulls = [pa.nulls(1, getattr(field.type, "storage_type", field.type)) for field in schema]
+        row = [
+            pa.ExtensionArray.from_storage(field.type, array) if hasattr(field.type, "storage_type") else array
+            for field, array in zip(schema, nulls, strict=True)
+        ]
+        writer.write_batch(pa.RecordBatch.from_arrays(row, schema=schema))
+    with contextlib.suppress(pa.ArrowException, OSError):
+        writer.close()
 
 
 @functools.cache
@@ -225,8 +242,11 @@ class Connection:
                 raise
             writer.close()
 
-    def put(self, request: wire.PutRequest, rows: put.Batches) -> put.Put:
-        """Send rows; gives the server's answer when they are durable and visible."""
+    def put(self, request: wire.PutRequest, rows: columns.Batches) -> put.Put:
+        """Send rows; gives the server's answer when they are durable and visible.
+
+        When the rows cannot be had to their end, the put is spoilt: the server takes none of them.
+        """
         client = self._flight()
         headers = [(b"authorization", b"Bearer " + self.token.encode())] if self.token else []
         with self._errors():
@@ -242,6 +262,9 @@ class Connection:
             except (pa.ArrowException, OSError):
                 # What was wrong is told by the end of the call, not by the message that could not be sent.
                 writer.close()
+                raise
+            except BaseException:
+                _spoil(writer, rows.schema)
                 raise
             writer.close()
         if answer is None:

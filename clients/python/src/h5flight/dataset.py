@@ -276,12 +276,18 @@ class Dataset:
         stop: Callable[[], bool] | None = None,
         patience_s: float = 60.0,
     ) -> Iterator[tuple[int, Array]]:
-        """Go through new rows as they become visible: each once, in order, appends never in part.
+        """Go through new rows as they become visible: each once, in order, over broken connections too.
+
+        Each look reads one version, so an append is seen whole. What cannot be noticed: a dataset that is replaced by
+        another one with at least as many rows as were read; it is gone on with at the same row. A dataset that is not
+        there yet is waited for. Through another server than the one that takes the appends rows come up to a second
+        later.
 
         Parameters
         ----------
         start : int, optional
-            Row to begin with; else the rows that there are now are left out. 0 gives all of them first.
+            Row to begin with; else the rows that there are now are left out. 0 gives all of them first, -100 the last
+            100 that there are now.
         poll_s : float
             Seconds between two questions whether there is more.
         stop : callable, optional
@@ -306,7 +312,7 @@ class Dataset:
         """
         from .follow import follow
 
-        begin = self._rows_now() if start is None else start
+        begin = start if start is not None and start >= 0 else max(0, self._rows_now() + (start or 0))
         return follow(self, begin, poll_s=poll_s, stop=stop, patience_s=patience_s)
 
     def _now(self) -> Now:

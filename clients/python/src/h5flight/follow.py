@@ -7,15 +7,13 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from .arrays import Array
-from .errors import ConflictError, H5FlightError, NotFoundError, ServerUnavailableError
+from .errors import ConflictError, H5FlightError, NotFoundError, is_passing
 
 if TYPE_CHECKING:
     from .dataset import Dataset
 
 BLOCK_BYTES = 64 << 20
 """Rows that are read at once at most, in bytes: what follows late catches up in pieces of this size."""
-
-_PASSING = frozenset({"busy", "catalog_unavailable", "draining"})
 
 
 def follow(
@@ -32,8 +30,7 @@ def follow(
         except H5FlightError as error:
             now = time.monotonic()
             failing_since = failing_since or now
-            passes = isinstance(error, ServerUnavailableError) or error.reason in _PASSING
-            if not passes or now - failing_since > patience_s:
+            if not is_passing(error) or now - failing_since > patience_s:
                 raise
         time.sleep(poll_s)
 

@@ -2,7 +2,8 @@
 
 The client sends three messages (`h5flight.v1.GetDataRequest`, `IngestHeader` and `PutRequest`) and reads three small
 ones (`BatchMetadata`, `PutResponse` and the `google.rpc.Status` of an error). The protobuf runtime would be one more
-dependency, with generated code that has to fit its version, for about a hundred lines; `tests/test_wire.py` holds them against code generated from the contract.
+dependency, with generated code that has to fit its version, for about a hundred lines; `tests/test_wire.py` holds them
+against code generated from the contract.
 """
 
 from __future__ import annotations
