@@ -79,7 +79,7 @@ def upload(client: h5flight.Client, folder: Path, number: int) -> int:
     return number + 1
 
 
-def put(client: h5flight.Client, folder: Path, number: int) -> int:  # noqa: ARG001
+def put(client: h5flight.Client, folder: Path, number: int) -> int:
     """Write by a put."""
     return client.put("m", "e", "put", content(number), mode="replace", chunks=(4, COLUMNS), codec="gzip").version
 
