@@ -41,7 +41,7 @@ soak: build ## kills, reads after writes, flipped bits, followed appends and put
 	H5FLIGHT_PAIRS=$${H5FLIGHT_PAIRS:-10000} H5FLIGHT_BIN=$(DEBUG_BIN) $(PYTHON) -m pytest --quiet -s tests/python/test_read_after_write.py
 	H5FLIGHT_FLIPS=$${H5FLIGHT_FLIPS:-10000} H5FLIGHT_BIN=$(DEBUG_BIN) $(PYTHON) -m pytest --quiet -s tests/python/test_verify.py -k flipped
 	H5FLIGHT_FOLLOW_BLOCKS=$${H5FLIGHT_FOLLOW_BLOCKS:-600} H5FLIGHT_PUTS=$${H5FLIGHT_PUTS:-2000} H5FLIGHT_BIN=$(DEBUG_BIN) \
-		$(PYTHON) -m pytest --quiet -s tests/python/test_follow.py tests/python/test_put_client.py
+		$(PYTHON) -m pytest --quiet -s tests/python/test_follow.py tests/python/test_put_client.py tests/python/test_append_client.py
 
 lint: setup ## formatting, clippy, ruff, mypy
 	cargo fmt --all --check

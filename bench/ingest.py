@@ -1,7 +1,7 @@
 """How writing fares: uploads, puts, the index of a large file, verification, and readers who follow a rig.
 
-A section of `make bench`, and alone: ``python bench/ingest.py``. What is compared takes turns, and medians are told. All
-files lie in one temporary folder, which is removed; clients and server share the machine.
+A section of `make bench`, and alone: ``python bench/ingest.py``. What is compared takes turns, and medians are told.
+All files lie in one temporary folder, which is removed; clients and server share the machine.
 """
 
 from __future__ import annotations
@@ -74,9 +74,9 @@ class Ingest:
         intro = (
             "Writing. The upload is `h5flight ingest` of a file that is not compressed, from hashing to the "
             "acknowledgement; beside it the same file is copied and flushed. A put is `client.put` of int16 by "
-            f"{CHANNELS} channels with gzip 4 and shuffle in chunks of {PUT_CHUNK}, durable when it returns; h5py writes "
-            f"and flushes the same. The large file has {LARGE_BYTES / 1e9:.0f} GB in chunks of 1 MiB that were never "
-            f"written. The rig appends blocks of {RATE_HZ:,} x {CHANNELS} int16 (23 MB), one a second, and {READERS} "
+            f"{CHANNELS} channels with gzip 4 and shuffle in chunks of {PUT_CHUNK}, durable when it returns; h5py "
+            f"writes and flushes the same. The large file has {LARGE_BYTES / 1e9:.0f} GB in chunks of 1 MiB that were "
+            f"never written. The rig appends blocks of {RATE_HZ:,} x {CHANNELS} int16 (23 MB), one a second, and {READERS} "
             "processes follow; the lag is from the acknowledgement of a block to its last row at a reader. "
             f"Medians of {ROUNDS}."
         )
