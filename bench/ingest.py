@@ -76,8 +76,8 @@ class Ingest:
             "acknowledgement; beside it the same file is copied and flushed. A put is `client.put` of int16 by "
             f"{CHANNELS} channels with gzip 4 and shuffle in chunks of {PUT_CHUNK}, durable when it returns; h5py "
             f"writes and flushes the same. The large file has {LARGE_BYTES / 1e9:.0f} GB in chunks of 1 MiB that were "
-            f"never written. The rig appends blocks of {RATE_HZ:,} x {CHANNELS} int16 (23 MB), one a second, and {READERS} "
-            "processes follow; the lag is from the acknowledgement of a block to its last row at a reader. "
+            f"never written. The rig appends blocks of {RATE_HZ:,} x {CHANNELS} int16 (23 MB), one a second, and "
+            f"{READERS} processes follow; the lag is from the acknowledgement of a block to its last row at a reader. "
             f"Medians of {ROUNDS}."
         )
         return intro + "\n\n" + markdown(["what", "size", "h5flight", "beside"], self.rows)
