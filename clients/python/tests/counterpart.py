@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,6 +18,7 @@ class OneDatasetServer(flight.FlightServerBase):
         super().__init__("grpc://127.0.0.1:0")
         self.contract, self.arrays, self.requests, self.actions = contract, arrays, [], []
         self.puts, self.broken_puts, self.refused = [], 0, 0
+        self.turn = threading.Event()
 
     def do_get(self, context: flight.ServerCallContext, ticket: flight.Ticket) -> flight.GeneratorStream:  # noqa: ARG002
         from google.protobuf import any_pb2

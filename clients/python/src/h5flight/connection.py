@@ -82,8 +82,22 @@ def _spoil(writer: flight.FlightStreamWriter, schema: pa.Schema) -> None:
             for field, array in zip(schema, nulls, strict=True)
         ]
         writer.write_batch(pa.RecordBatch.from_arrays(row, schema=schema))
-    with contextlib.suppress(pa.ArrowException, OSError):
-        writer.close()
+        writer.done_writing()
+
+
+class _SourceError(Exception):
+    """An error of where rows come from, which may be of the same kind as one of the connection."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+def _of_source(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from batches
+    except Exception as error:
+        raise _SourceError(error) from error
 
 
 @functools.cache
@@ -254,19 +268,27 @@ class Connection:
             # No time limit: it would be one for all rows.
             options = flight.FlightCallOptions(headers=headers)
             writer, answers = client.do_put(descriptor, rows.schema, options)
+            answer, source_error = None, None
             try:
-                for batch in rows.batches:
+                for batch in _of_source(rows.batches):
                     writer.write_batch(batch)
                 writer.done_writing()
                 answer = answers.read()
+            except _SourceError as failed:
+                source_error = failed.error
+                _spoil(writer, rows.schema)
             except (pa.ArrowException, OSError):
+                _spoil(writer, rows.schema)
                 # What was wrong is told by the end of the call, not by the message that could not be sent.
                 writer.close()
                 raise
             except BaseException:
                 _spoil(writer, rows.schema)
                 raise
-            writer.close()
+            with contextlib.suppress(*([pa.ArrowException, OSError] if source_error else [])):
+                writer.close()
+        if source_error:
+            raise source_error
         if answer is None:
             raise ServerUnavailableError("the server ended the put without an answer")
         return put.Put(**wire.put_response(answer.to_pybytes()))
