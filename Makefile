@@ -36,8 +36,12 @@ test-python: build
 	$(PYTHON) -m pytest --quiet clients/python/tests
 	H5FLIGHT_BIN=$(DEBUG_BIN) $(PYTHON) -m pytest --quiet tests/python
 
-soak: build ## a thousand servers killed while they take uploads, with every catalogue; prints the counts
+soak: build ## kills, reads after writes, flipped bits, followed appends and puts by the thousand; prints the counts
 	H5FLIGHT_KILLS=$${H5FLIGHT_KILLS:-1000} H5FLIGHT_BIN=$(DEBUG_BIN) $(PYTHON) -m pytest --quiet -s tests/python/test_kills.py
+	H5FLIGHT_PAIRS=$${H5FLIGHT_PAIRS:-10000} H5FLIGHT_BIN=$(DEBUG_BIN) $(PYTHON) -m pytest --quiet -s tests/python/test_read_after_write.py
+	H5FLIGHT_FLIPS=$${H5FLIGHT_FLIPS:-10000} H5FLIGHT_BIN=$(DEBUG_BIN) $(PYTHON) -m pytest --quiet -s tests/python/test_verify.py -k flipped
+	H5FLIGHT_FOLLOW_BLOCKS=$${H5FLIGHT_FOLLOW_BLOCKS:-600} H5FLIGHT_PUTS=$${H5FLIGHT_PUTS:-2000} H5FLIGHT_BIN=$(DEBUG_BIN) \
+		$(PYTHON) -m pytest --quiet -s tests/python/test_follow.py tests/python/test_put_client.py tests/python/test_append_client.py
 
 lint: setup ## formatting, clippy, ruff, mypy
 	cargo fmt --all --check

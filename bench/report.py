@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from crew import Timing
+from ingest import Ingest
 from load import Outcome
 from network import Wire
 from scale import Curves
@@ -49,6 +50,7 @@ class Run:
     load: Outcome
     network: Wire
     growth: Curves
+    written: Ingest
     scale: float
     rounds: int
 
@@ -68,6 +70,7 @@ def write(path: Path, run: Run) -> None:
         run.load.tables(),
         run.network.tables(),
         run.growth.tables(),
+        run.written.tables(),
         files(run),
         machine(run),
     ]
@@ -96,6 +99,7 @@ def lines(result: Result) -> list[str]:
 def goals(run: Run) -> str:
     """Goals, and what came out."""
     rows = [found for result in run.results for found in findings(result)] + run.load.findings + run.growth.findings
+    rows += run.written.findings
     cells = [[found.what, found.goal, found.measured, found.verdict] for found in rows]
     return markdown(["what", "goal", "measured", ""], cells)
 

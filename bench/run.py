@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
+import ingest
 import load
 import network
 import report
@@ -47,7 +48,8 @@ def main() -> None:
     networks = [name for name in NETWORK_CASES if options.only in f"network {name}"]
     seen = network.run({name: (known[name], known[name].write(options.data)) for name in networks})
     growth = scale.run() if options.only in "scale" else scale.Curves()
-    run = report.Run(results, loads, seen, growth, options.scale, options.rounds)
+    written = ingest.run(options.scale, options.data) if options.only in "ingest" else ingest.Ingest()
+    run = report.Run(results, loads, seen, growth, written, options.scale, options.rounds)
     report.write(options.out, run)
     print("\n" + report.goals(run))
 
@@ -62,7 +64,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--only",
         default="",
-        help="workloads whose case or name contains this; 'network', 'load' and 'scale' are the last",
+        help="workloads whose case or name contains this; 'network', 'load', 'scale' and 'ingest' are the last",
     )
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "performance.md")
     return parser.parse_args()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -114,6 +115,7 @@ class Proxy:
         self.port = 0
         self.forwarded_bytes = 0
         self._break_after: int | None = None
+        self._lost: re.Pattern[bytes] | None = None
         self._open: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         threading.Thread(target=self._accept, daemon=True).start()
@@ -128,6 +130,10 @@ class Proxy:
     def break_after(self, forwarded_bytes: int) -> None:
         """Cut every connection when so many more bytes went to the server."""
         self._break_after = self.forwarded_bytes + forwarded_bytes
+
+    def break_before(self, pattern: bytes) -> None:
+        """Cut every connection when the server answers with this, which then never arrives."""
+        self._lost = re.compile(pattern)
 
     def wait_for_break(self) -> None:
         until(lambda: self._break_after is None, "the break of the connection", 60)
@@ -154,6 +160,10 @@ class Proxy:
     def _pump(self, source: socket.socket, sink: socket.socket, counts: bool) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(64 << 10):
+                if not counts and self._lost and self._lost.search(data):
+                    self._lost = None
+                    self.cut()
+                    break
                 sink.sendall(data)
                 if counts:
                     self.forwarded_bytes += len(data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,6 +17,8 @@ class OneDatasetServer(flight.FlightServerBase):
     def __init__(self, contract: SimpleNamespace, arrays: dict[str, np.ndarray]) -> None:
         super().__init__("grpc://127.0.0.1:0")
         self.contract, self.arrays, self.requests, self.actions = contract, arrays, [], []
+        self.puts, self.broken_puts, self.refused = [], 0, 0
+        self.turn = threading.Event()
 
     def do_get(self, context: flight.ServerCallContext, ticket: flight.Ticket) -> flight.GeneratorStream:  # noqa: ARG002
         from google.protobuf import any_pb2
@@ -29,6 +32,32 @@ class OneDatasetServer(flight.FlightServerBase):
         array = self.arrays[request.dataset]
         found = array[apply(request, array.shape)]
         return tensor_stream(self.contract, np.array(found, order="C"), array.shape)
+
+    def do_put(
+        self,
+        context: flight.ServerCallContext,  # noqa: ARG002
+        descriptor: flight.FlightDescriptor,
+        reader: flight.MetadataRecordBatchReader,
+        writer: flight.FlightMetadataWriter,
+    ) -> None:
+        from google.protobuf import any_pb2
+
+        request = self.contract.data.PutRequest()
+        assert any_pb2.Any.FromString(descriptor.command).Unpack(request)
+        batches = [chunk.data for chunk in reader]
+        if any(column.null_count for batch in batches for column in batch.columns):
+            self.refused += 1
+            raise pa.ArrowInvalid("put_mismatch")
+        self.puts.append((request, pa.Table.from_batches(batches, reader.schema)))
+        if self.broken_puts:
+            self.broken_puts -= 1
+            raise flight.FlightUnavailableError("gone")
+        rows = sum(batch.num_rows for batch in batches)
+        first = request.expected_first_row
+        answer = self.contract.data.PutResponse(
+            version=len(self.puts), first_row=first, rows=rows, total_rows=first + rows, content="c0ffee"
+        )
+        writer.write(answer.SerializeToString())
 
     def do_action(self, context: flight.ServerCallContext, action: flight.Action) -> list[bytes]:  # noqa: ARG002
         body = json.loads(action.body.to_pybytes())

@@ -63,6 +63,29 @@ def test_the_header_of_an_upload_is_encoded_as_generated_code_would(contract: Si
         assert packed[2] == contract.data.IngestHeader(**header).SerializeToString()
 
 
+PUTS = [
+    {"mode": "append", "chunk_shape": (1 << 20, 3), "codec": "gzip", "level": 4, "shuffle": False, "writer": "rig"},
+    {"mode": "replace", "level": -5, "shuffle": True, "sequence": 1 << 40, "expected_version": 0},
+    {"codec": "lz4", "attributes_json": '{"unit": "V"}', "expected_first_row": 7},
+]
+
+
+@pytest.mark.parametrize("told", PUTS, ids=repr)
+def test_a_put_is_encoded_as_generated_code_would(contract: SimpleNamespace, told: dict) -> None:
+    packed = dict(wire.fields(wire.PutRequest("ä", "e", "d/x", **told).command()))
+    assert packed[1].decode() == wire.PUT_TYPE_URL
+    numbers = {"mode": wire.PUT_MODES[told.get("mode", "create")], "codec": wire.PUT_CODECS[told.get("codec")]}
+    expected = contract.data.PutRequest(animal="ä", experiment="e", dataset="d/x", **{**told, **numbers})
+    assert contract.data.PutRequest.FromString(packed[2]) == expected
+    assert packed[2] == expected.SerializeToString()
+
+
+def test_what_a_put_made_is_read(contract: SimpleNamespace) -> None:
+    told = {"version": 3, "first_row": 1 << 40, "rows": 5, "total_rows": 9, "already": True, "content": "ab"}
+    assert wire.put_response(contract.data.PutResponse(**told).SerializeToString()) == told
+    assert wire.put_response(b"")["already"] is False
+
+
 def add(into: object, axis: object) -> None:
     if isinstance(axis, int):
         into.index = axis

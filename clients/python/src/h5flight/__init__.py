@@ -18,13 +18,16 @@ from .errors import (
     LimitError,
     NotFoundError,
     PermissionDeniedError,
+    PutError,
     SelectionError,
     ServerUnavailableError,
     UnsupportedError,
 )
 from .frames import get_data
 from .history import Difference, Version
+from .put import Put
 from .selection import Points
+from .writer import Writer
 
 __all__ = [
     "Animal",
@@ -44,10 +47,13 @@ __all__ = [
     "NotFoundError",
     "PermissionDeniedError",
     "Points",
+    "Put",
+    "PutError",
     "SelectionError",
     "ServerUnavailableError",
     "UnsupportedError",
     "Version",
+    "Writer",
     "connect",
     "get_data",
 ]

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .attributes import Attributes
 from .blake3 import file_blake3
+from .columns import BATCH_BYTES
 from .connection import DEFAULT_URL, Connection
 from .dataset import Dataset
 from .errors import H5FlightError, NotFoundError
 from .history import Time, VersionAt
+from .put import Put, put, request_of
 from .uploads import Upload
+from .writer import Writer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -281,6 +284,134 @@ class Client(_Named["Animal"]):
             self._connection, path, header, progress=lambda sent: told(sent, size), failures_max=failures_max
         )
         return upload.run()
+
+    def put(
+        self,
+        animal: str,
+        experiment: str,
+        dataset: str,
+        data: Any,
+        *,
+        mode: str = "create",
+        chunks: tuple[int, ...] | None = None,
+        codec: str | None = None,
+        level: int | None = None,
+        shuffle: bool | None = None,
+        attrs: Mapping[str, Any] | None = None,
+        writer: str = "",
+        sequence: int = 0,
+        expected_version: int | None = None,
+        batch_bytes: int = BATCH_BYTES,
+    ) -> Put:
+        """Write a dataset; it is durable and visible when this returns, completely or not at all.
+
+        Parameters
+        ----------
+        animal, experiment, dataset : str
+            Its name; animal, experiment and groups are made where they are missing.
+        data : array_like, pandas.DataFrame, pandas.Series, pyarrow.Table, or iterator of these
+            Numbers, booleans, texts, times, bytes, complex numbers; of any rank. Structured arrays, frames and tables
+            become a compound, one member a column (an index with a name too). An iterator is sent piece by piece.
+        mode : {'create', 'replace', 'append'}
+            ``create`` refuses a name that is taken, ``replace`` makes the next version, see also `append`.
+        chunks : tuple of int, optional
+            Shape of the chunks, rows first; else about 1 MiB, whole rows where they are small.
+        codec : {'zstd', 'gzip', 'lz4', 'none'}, optional
+            Compression; else zstd with byte shuffle.
+        level : int, optional
+            Its level: 0 to 9 for gzip (4), 1 to 19 for zstd (3).
+        shuffle : bool, optional
+            Whether bytes are shuffled before; else for values of 2 to 16 bytes.
+        attrs : mapping, optional
+            Attributes of the dataset: texts, numbers, booleans, and lists of these.
+        writer, sequence : str, int
+            Who writes, and which of its puts this is: with them a broken connection is tried again, and what the
+            server has already changes nothing.
+        expected_version : int, optional
+            The version that it is based on, 0 for none; another one by then is a `ConflictError`.
+        batch_bytes : int
+            Bytes that travel in one piece.
+
+        Returns
+        -------
+        Put
+            Version, first row, rows, rows of the version.
+
+        Raises
+        ------
+        ConflictError
+            When the name is taken, or another version came first.
+        PutError
+            When the connection broke and it is not known whether the rows were taken; not with a writer.
+        TypeError
+            For values that have no form in HDF5.
+
+        Examples
+        --------
+        >>> with h5flight.connect() as client:  # doctest: +SKIP
+        ...     client.put("m01", "day1", "analysis/rates", rates, attrs={"unit": "Hz"})
+        """
+        names = {"animal": animal, "experiment": experiment, "dataset": dataset.strip("/")}
+        options = {"chunks": chunks, "codec": codec, "level": level, "shuffle": shuffle, "attrs": attrs}
+        options |= {"writer": writer, "sequence": sequence, "expected_version": expected_version}
+        return put(self._connection, request_of(names, mode, options), data, batch_bytes)
+
+    def append(
+        self,
+        animal: str,
+        experiment: str,
+        dataset: str,
+        data: Any,
+        *,
+        first_row: int | None = None,
+        batch_bytes: int = BATCH_BYTES,
+        **options: Any,
+    ) -> Put:
+        """Write more rows behind a dataset, or its first ones.
+
+        Parameters
+        ----------
+        animal, experiment, dataset : str
+            Its name.
+        data : array_like, pandas.DataFrame, pyarrow.Table, or iterator of these
+            Rows of the dataset's type and shape, see `put`.
+        first_row : int, optional
+            The row that the first of them must become; another one by then is a `ConflictError`.
+        batch_bytes : int
+            Bytes that travel in one piece.
+        **options
+            As for `put`: chunks, codec, level, shuffle, attrs, writer, sequence, expected_version.
+
+        Examples
+        --------
+        >>> client.append("m01", "day1", "traces", block)  # doctest: +SKIP
+        Put(version=2, first_row=30000, rows=30000, total_rows=60000, already=False, content='...')
+        """
+        names = {"animal": animal, "experiment": experiment, "dataset": dataset.strip("/")}
+        request = request_of(names, "append", {**options, "first_row": first_row})
+        return put(self._connection, request, data, batch_bytes)
+
+    def writer(self, name: str, animal: str, experiment: str, dataset: str, **options: Any) -> Writer:
+        """Append to a dataset block by block, each exactly once, also over broken connections and restarts.
+
+        Parameters
+        ----------
+        name : str
+            Who writes: a rig's name.
+        animal, experiment, dataset : str
+            What is written; made with the first block where it is missing.
+        **options
+            As for `put`: chunks, codec, level, shuffle, attrs.
+
+        Examples
+        --------
+        >>> with client.writer("rig-1", "m01", "day1", "traces") as rig:  # doctest: +SKIP
+        ...     for block in blocks(first_row=rig.rows):
+        ...         rig.append(block)
+        """
+        names = {"animal": animal, "experiment": experiment, "dataset": dataset.strip("/")}
+        rows = self[animal][experiment][dataset]._rows_now()
+        return Writer(self._connection, request_of(names, "append", {**options, "writer": name}), rows)
 
     def server_info(self) -> dict[str, Any]:
         """What the server is and how it is doing: version, catalogue, totals, cache, who asks."""

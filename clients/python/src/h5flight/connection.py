@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.flight as flight
 
-from . import arrays, wire
+from . import arrays, columns, put, wire
 from .allocation import keep_freed_memory
 from .errors import ServerUnavailableError, from_flight
 
@@ -67,6 +67,37 @@ class Exchange:
             # The answers before the last one tell how far it is.
             answer = json.loads(chunk.app_metadata.to_pybytes())
         return answer
+
+
+def _spoil(writer: flight.FlightStreamWriter, schema: pa.Schema) -> None:
+    """Make the server refuse a put that is under way.
+
+    pyarrow cannot cancel one: a writer that is dropped ends its stream in good order, and the rows so far would become
+    a dataset. A row of nulls is refused, whatever was before it.
+    """
+    with contextlib.suppress(pa.ArrowException, OSError):
+        nulls = [pa.nulls(1, getattr(field.type, "storage_type", field.type)) for field in schema]
+        row = [
+            pa.ExtensionArray.from_storage(field.type, array) if hasattr(field.type, "storage_type") else array
+            for field, array in zip(schema, nulls, strict=True)
+        ]
+        writer.write_batch(pa.RecordBatch.from_arrays(row, schema=schema))
+        writer.done_writing()
+
+
+class _SourceError(Exception):
+    """An error of where rows come from, which may be of the same kind as one of the connection."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+def _of_source(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from batches
+    except Exception as error:
+        raise _SourceError(error) from error
 
 
 @functools.cache
@@ -224,6 +255,43 @@ class Connection:
                 writer.close()
                 raise
             writer.close()
+
+    def put(self, request: wire.PutRequest, rows: columns.Batches) -> put.Put:
+        """Send rows; gives the server's answer when they are durable and visible.
+
+        When the rows cannot be had to their end, the put is spoilt: the server takes none of them.
+        """
+        client = self._flight()
+        headers = [(b"authorization", b"Bearer " + self.token.encode())] if self.token else []
+        with self._errors():
+            descriptor = flight.FlightDescriptor.for_command(request.command())
+            # No time limit: it would be one for all rows.
+            options = flight.FlightCallOptions(headers=headers)
+            writer, answers = client.do_put(descriptor, rows.schema, options)
+            answer, source_error = None, None
+            try:
+                for batch in _of_source(rows.batches):
+                    writer.write_batch(batch)
+                writer.done_writing()
+                answer = answers.read()
+            except _SourceError as failed:
+                source_error = failed.error
+                _spoil(writer, rows.schema)
+            except (pa.ArrowException, OSError):
+                _spoil(writer, rows.schema)
+                # What was wrong is told by the end of the call, not by the message that could not be sent.
+                writer.close()
+                raise
+            except BaseException:
+                _spoil(writer, rows.schema)
+                raise
+            with contextlib.suppress(*([pa.ArrowException, OSError] if source_error else [])):
+                writer.close()
+        if source_error:
+            raise source_error
+        if answer is None:
+            raise ServerUnavailableError("the server ended the put without an answer")
+        return put.Put(**wire.put_response(answer.to_pybytes()))
 
     def array(self, request: wire.GetData) -> tuple[arrays.Array, dict[str, str]]:
         """Read into numpy; also gives the metadata of the schema."""

@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import json
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from .client import Client
+    from .put import Put
 
 Facts = dict[str, Any]
 
@@ -248,6 +250,88 @@ class Dataset:
     def _names(self) -> dict[str, str]:
         return {"animal": self.animal, "experiment": self.experiment, "dataset": self.name}
 
+    # Its growth
+
+    def append(self, data: Any, *, first_row: int | None = None, **options: Any) -> Put:
+        """Write more rows behind it, see `Client.append`.
+
+        Parameters
+        ----------
+        data : array_like, pandas.DataFrame, pyarrow.Table, or iterator of these
+            Rows of the dataset's type and shape.
+        first_row : int, optional
+            The row that the first of them must become; another one by then is a `ConflictError`.
+        **options
+            As for `Client.put`: chunks, codec, level, shuffle, writer, sequence, expected_version.
+        """
+        made = self.client.append(self.animal, self.experiment, self.name, data, first_row=first_row, **options)
+        self._facts = self._details = None
+        return made
+
+    def follow(
+        self,
+        start: int | None = None,
+        *,
+        poll_s: float = 0.2,
+        stop: Callable[[], bool] | None = None,
+        patience_s: float = 60.0,
+    ) -> Iterator[tuple[int, Array]]:
+        """Go through new rows as they become visible: each once, in order, over broken connections too.
+
+        Each look reads one version, so an append is seen whole. What cannot be noticed: a dataset that is replaced by
+        another one with at least as many rows as were read; it is gone on with at the same row. A dataset that is not
+        there yet is waited for. Through another server than the one that takes the appends rows come up to a second
+        later.
+
+        Parameters
+        ----------
+        start : int, optional
+            Row to begin with; else the rows that there are now are left out. 0 gives all of them first, -100 the last
+            100 that there are now.
+        poll_s : float
+            Seconds between two questions whether there is more.
+        stop : callable, optional
+            Asked between them; true ends it. Without it the generator ends when you leave its loop.
+        patience_s : float
+            Seconds for which a server may be away before its error is raised.
+
+        Yields
+        ------
+        (int, numpy.ndarray)
+            First row, and the rows from it on, at most 64 MiB at once.
+
+        Raises
+        ------
+        ConflictError
+            When the dataset was replaced by one with fewer rows than were read.
+
+        Examples
+        --------
+        >>> for first_row, rows in client["m01"]["day1"]["traces"].follow():  # doctest: +SKIP
+        ...     print(first_row, rows.shape)
+        """
+        from .follow import follow
+
+        begin = start if start is not None and start >= 0 else max(0, self._rows_now() + (start or 0))
+        return follow(self, begin, poll_s=poll_s, stop=stop, patience_s=patience_s)
+
+    def _now(self) -> Now:
+        """What it is now, whatever was known of it."""
+        names = {"animal": self.animal, "experiment": self.experiment, "path": self.name}
+        facts = self.client._connection.ask("describe", **names).get("dataset")
+        if not facts:
+            raise NotFoundError(f"{self._full_name!r} is no dataset", "dataset_not_found")
+        shape = facts.get("shape") or (1,)
+        rows = int(shape[0])
+        return Now(int(facts["version"]), rows, int(facts.get("decoded_bytes", 0)) // max(1, rows))
+
+    def _rows_now(self) -> int:
+        """Rows that there are now; 0 where there is no dataset of this name."""
+        try:
+            return self._now().rows
+        except NotFoundError:
+            return 0
+
     # Its values
 
     def __getitem__(self, key: Any) -> Any:
@@ -387,6 +471,15 @@ class Dataset:
         if facts.get("is_null"):
             return f'<h5flight dataset "{self._full_name}": no value, type "{facts.get("dtype")}">'
         return f'<h5flight dataset "{self._full_name}": shape {self.shape}, type "{facts.get("dtype")}">'
+
+
+@dataclass(frozen=True)
+class Now:
+    """A dataset that grows, at one moment: its version, its rows, and the bytes of one of them."""
+
+    version: int
+    rows: int
+    row_bytes: int
 
 
 @dataclass(frozen=True)

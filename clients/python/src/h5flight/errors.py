@@ -71,6 +71,10 @@ class LimitError(H5FlightError):
     """A limit of the server is reached; reason ``busy`` means that a repetition may succeed."""
 
 
+class PutError(H5FlightError):
+    """A put broke off, and whether its rows are there is not known: a writer's name makes repeating it safe."""
+
+
 class DataLossError(H5FlightError, OSError):
     """The file is damaged where it was read."""
 
@@ -113,9 +117,21 @@ _BY_CLASS: tuple[tuple[type[BaseException], int], ...] = (
     (pa.ArrowInvalid, 3),
 )
 
+_PASSING = frozenset({"busy", "catalog_unavailable", "draining"})
+
 # What pyarrow and gRPC put around a message.
 _BEFORE = re.compile(r"^(?:Unknown: )?(?:Flight|gRPC) (?:returned|RPC failed|cancelled).*?with message: ", re.DOTALL)
 _BEHIND = re.compile(r"\s*\.? (?:gRPC client debug context|Client context): .*$", re.DOTALL)
+
+
+def is_passing(error: H5FlightError) -> bool:
+    """Whether a repetition may succeed: the connection broke, or the server is away for now.
+
+    A stream that a dying server leaves has neither a reason nor a code of its own.
+    """
+    if error.reason:
+        return error.reason in _PASSING
+    return isinstance(error, ServerUnavailableError) or type(error) is H5FlightError
 
 
 def from_flight(error: Exception, details: bytes | None) -> H5FlightError:

@@ -1,9 +1,9 @@
 """The few protobuf messages that travel between client and server, written and read by hand.
 
-The client sends two messages (`h5flight.v1.GetDataRequest` and `IngestHeader`) and reads two small ones
-(`BatchMetadata` and the `google.rpc.Status` of an error). The protobuf runtime would be one more dependency, with
-generated code that has to fit its version, for about a
-hundred lines; `tests/test_wire.py` holds them against code generated from the contract.
+The client sends three messages (`h5flight.v1.GetDataRequest`, `IngestHeader` and `PutRequest`) and reads three small
+ones (`BatchMetadata`, `PutResponse` and the `google.rpc.Status` of an error). The protobuf runtime would be one more
+dependency, with generated code that has to fit its version, for about a hundred lines; `tests/test_wire.py` holds them
+against code generated from the contract.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ import numpy as np
 
 GET_DATA_TYPE_URL = "type.googleapis.com/h5flight.v1.GetDataRequest"
 INGEST_HEADER_TYPE_URL = "type.googleapis.com/h5flight.v1.IngestHeader"
+PUT_TYPE_URL = "type.googleapis.com/h5flight.v1.PutRequest"
 ERROR_INFO_TYPE_URL = "type.googleapis.com/google.rpc.ErrorInfo"
 ERROR_DOMAIN = "h5flight"
 
 LAYOUTS = {"auto": 0, "tensor": 1, "columns": 2, "tidy": 3}
 STRING_FORMS = {"auto": 0, "binary": 1, "fixed": 2}
 COMPRESSIONS = {None: 0, "lz4": 1, "zstd": 2}
+PUT_MODES = {"create": 0, "replace": 1, "append": 2}
+PUT_CODECS = {None: 0, "none": 1, "deflate": 2, "gzip": 2, "zstd": 3, "lz4": 4}
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 
@@ -212,6 +215,85 @@ def ingest_header(
     names = text(4, idempotency_key) + text(5, animal) + text(6, experiment) + number(7, int(replace))
     header = text(1, file_name) + number(2, file_bytes) + text(3, blake3) + names + number(8, offset)
     return text(1, INGEST_HEADER_TYPE_URL) + block(2, header)
+
+
+@dataclass(frozen=True)
+class PutRequest:
+    """A `PutRequest`.
+
+    Attributes
+    ----------
+    animal, experiment, dataset : str
+        What is written.
+    mode : str
+        ``create``, ``replace`` or ``append``.
+    chunk_shape : tuple of int
+        Shape of a chunk; empty is the server's choice.
+    codec : str or None
+        ``none``, ``deflate`` (or ``gzip``), ``zstd``, ``lz4``; None is the server's choice.
+    level : int or None
+        Of the compression.
+    shuffle : bool or None
+        Whether bytes are shuffled before.
+    attributes_json : str
+        Attributes of the dataset; empty for none.
+    writer, sequence : str, int
+        Who writes, and which of its puts this is.
+    expected_version, expected_first_row : int or None
+        What the put is based on.
+    failures_max : int
+        Not sent: attempts after the first one, before a put is given up.
+    """
+
+    animal: str
+    experiment: str
+    dataset: str
+    mode: str = "create"
+    chunk_shape: tuple[int, ...] = ()
+    codec: str | None = None
+    level: int | None = None
+    shuffle: bool | None = None
+    attributes_json: str = ""
+    writer: str = ""
+    sequence: int = 0
+    expected_version: int | None = None
+    expected_first_row: int | None = None
+    failures_max: int = 10
+
+    def encode(self) -> bytes:
+        """Encode the message itself."""
+        if self.mode not in PUT_MODES:
+            raise ValueError(f"mode {self.mode!r} is none of {', '.join(PUT_MODES)}")
+        if self.codec not in PUT_CODECS:
+            known = ", ".join(repr(codec) for codec in PUT_CODECS if codec)
+            raise ValueError(f"codec {self.codec!r} is none of {known}")
+        names = text(1, self.animal) + text(2, self.experiment) + text(3, self.dataset)
+        shape = b"".join(map(varint, self.chunk_shape))
+        how = number(4, PUT_MODES[self.mode]) + (block(5, shape) if shape else b"") + number(6, PUT_CODECS[self.codec])
+        # A negative number of 32 bits is its two's complement of 64.
+        level = None if self.level is None else self.level & (1 << 64) - 1
+        shuffle = None if self.shuffle is None else int(self.shuffle)
+        how += _optional(7, level) + _optional(8, shuffle) + text(9, self.attributes_json)
+        based = _optional(12, self.expected_version) + _optional(13, self.expected_first_row)
+        return names + how + text(10, self.writer) + number(11, self.sequence) + based
+
+    def command(self) -> bytes:
+        """Encode the message in a `google.protobuf.Any`, which is what the command of a put carries."""
+        return text(1, PUT_TYPE_URL) + block(2, self.encode())
+
+
+def _optional(field: int, value: int | None) -> bytes:
+    """Write a field whose presence has a meaning."""
+    return b"" if value is None else varint(field << 3 | _VARINT) + varint(value)
+
+
+def put_response(message: bytes) -> dict[str, Any]:
+    """`PutResponse`: version, first_row, rows, total_rows, already, content."""
+    found = dict(fields(message))
+    numbers = {
+        name: found.get(field, 0) for field, name in enumerate(("version", "first_row", "rows", "total_rows"), 1)
+    }
+    return {**numbers, "already": bool(found.get(5, 0)), "content": _words(found.get(6))}
 
 
 def fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
