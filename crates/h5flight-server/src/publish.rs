@@ -25,8 +25,8 @@ use h5flight_array::file::StoredFile;
 use h5flight_array::inspect::ObjectKind;
 use h5flight_array::meta::{ArrayMeta, ElementType, Space, Storage};
 use h5flight_catalog::model::{
-    DatasetPath, ExpectedVersion, ExperimentFacts, FilePlace, Fingerprint, NewArray, NewLink, NewObject, Principal,
-    Publication, Published,
+    Append, Appended, DatasetPath, ExpectedVersion, ExperimentFacts, FilePlace, Fingerprint, NewArray, NewLink,
+    NewObject, Principal, Publication, Published,
 };
 
 pub use header::UploadHeader;
@@ -180,6 +180,16 @@ async fn publish(service: &Arc<Service>, publication: Publication) -> Result<Pub
     Ok(published)
 }
 
+/// Makes rows visible behind those of a dataset, and drops what they supersede from memory.
+async fn append(service: &Arc<Service>, append: Append) -> Result<Appended> {
+    faults::pass("publish::begin")?;
+    let made = service.catalog.append(&append).await?;
+    faults::pass("publish::committed")?;
+    service.versions.forget(&append.object.animal, &append.object.experiment);
+    service.memory.forget(&made.superseded);
+    Ok(made)
+}
+
 fn publication(
     place: FilePlace,
     fingerprint: Fingerprint,
@@ -231,6 +241,7 @@ fn publication(
         replace: wishes.replace,
         principal: wishes.principal.clone(),
         expected: wishes.expected.clone(),
+        writer: None,
     };
     (publication, left_out)
 }

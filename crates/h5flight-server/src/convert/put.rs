@@ -2,7 +2,7 @@
 
 use h5flight_array::codec::encode::{Codec, EncodeOptions};
 use h5flight_array::write::attributes;
-use h5flight_catalog::model::Principal;
+use h5flight_catalog::model::{Principal, WriterSequence};
 use h5flight_proto::v1::{self, PutCodec};
 
 use super::{bad_request, dataset_path};
@@ -38,8 +38,9 @@ pub fn put_request(request: v1::PutRequest, principal: &Principal) -> Result<Put
         chunk_shape: request.chunk_shape,
         encoding: EncodeOptions { codec, level: request.level, shuffle: request.shuffle },
         attributes: attributes::parse(&request.attributes_json)?,
-        writer: (!writer.is_empty()).then_some((writer, request.sequence)),
+        writer: (!writer.is_empty()).then_some(WriterSequence { writer, sequence: request.sequence }),
         expected_version: request.expected_version,
+        expected_first_row: request.expected_first_row,
         principal: principal.name.clone(),
     })
 }

@@ -19,7 +19,9 @@ use h5flight_array::codec::encode::{EncodeOptions, Encoder};
 use h5flight_array::inspect::ObjectKind;
 use h5flight_array::write::RowForm;
 use h5flight_catalog::error::ErrorKind;
-use h5flight_catalog::model::{DatasetPath, ExpectedVersion, FilePlace, Page, Publication};
+use h5flight_catalog::model::{
+    Append, Appended, DatasetPath, ExpectedVersion, FilePlace, NewObject, Page, Publication, WriterSequence,
+};
 use serde_json::{Map, Value};
 
 pub use messages::schema;
@@ -63,10 +65,12 @@ pub struct PutAsked {
     pub encoding: EncodeOptions,
     /// Of the dataset.
     pub attributes: Map<String, Value>,
-    /// Writer and number of the put: a repetition is answered as the first one was.
-    pub writer: Option<(String, u64)>,
+    /// A repetition is answered as the first one was.
+    pub writer: Option<WriterSequence>,
     /// The version that it is based on, 0 for none.
     pub expected_version: Option<u64>,
+    /// The row that the first one must become, where rows are appended.
+    pub expected_first_row: Option<u64>,
     /// Who.
     pub principal: String,
 }
@@ -101,15 +105,12 @@ pub struct Rows<S> {
 /// Takes one put from its schema to its publication.
 ///
 /// # Errors
-/// `bad_request`, `put_mismatch`, `dataset_exists`, `conflict`, `not_implemented`, `chunk_too_large`, `upload_too_large`,
+/// `bad_request`, `put_mismatch`, `put_sequence`, `dataset_exists`, `conflict`, `chunk_too_large`, `upload_too_large`,
 /// `upload_broken`, `disk_full`, `busy`, and those of inspecting and publishing. Nothing is left behind.
 pub async fn put<S>(service: &Arc<Service>, asked: PutAsked, rows: Rows<S>) -> Result<Put>
 where
     S: Stream<Item = Result<FlightData>> + Unpin + Send,
 {
-    if asked.mode == PutMode::Append {
-        return Err(Error::new(Reason::NotImplemented, "puts that append are not offered by this server"));
-    }
     if let Some(put) = earlier(service, &asked).await? {
         return Ok(put);
     }
@@ -141,23 +142,9 @@ where
 
 /// What a put of the same writer with the same number made.
 async fn earlier(service: &Service, asked: &PutAsked) -> Result<Option<Put>> {
-    let Some(key) = key(asked) else { return Ok(None) };
-    let Some(published) = service.catalog.find_ingest(&key).await? else { return Ok(None) };
-    let content = published.content.unwrap_or_default();
-    made(service, asked, &content, true).await.map(Some)
-}
-
-/// The idempotency key of a put: nobody else's, whatever names are used.
-fn key(asked: &PutAsked) -> Option<String> {
-    let (writer, sequence) = asked.writer.as_ref()?;
-    let mut hasher = blake3::Hasher::new();
-    let DatasetPath { animal, experiment, dataset } = &asked.path;
-    for part in [animal, experiment, dataset, writer, &asked.principal] {
-        hasher.update(&(part.len() as u64).to_le_bytes());
-        hasher.update(part.as_bytes());
-    }
-    hasher.update(&sequence.to_le_bytes());
-    Some(format!("put/{}", hasher.finalize().to_hex()))
+    let Some(WriterSequence { writer, sequence }) = &asked.writer else { return Ok(None) };
+    let known = service.catalog.find_append(&asked.path, writer, *sequence).await?;
+    Ok(known.map(Put::from))
 }
 
 /// Refuses before any byte is taken what the transaction would refuse as well.
@@ -219,9 +206,42 @@ async fn finish(service: &Arc<Service>, asked: &PutAsked, filled: Filled, partia
     let address = run(service, move || files.managed_path(&address)).await?;
     let held = keep(service, partial, address, &content).await?;
     let publication = publication(service, asked, inspected, &content).await?;
-    let published = super::publish(service, publication).await?;
+    let put = match asked.mode {
+        PutMode::Append => super::append(service, appended(asked, publication)?).await?.into(),
+        PutMode::Create | PutMode::Replace => {
+            let published = super::publish(service, publication).await?;
+            match published.put {
+                Some(put) => put.into(),
+                None => made(service, asked, &content, published.already).await?,
+            }
+        }
+    };
     drop((held, filled));
-    made(service, asked, &content, published.already).await
+    Ok(put)
+}
+
+/// The dataset of a publication as rows behind those that are there.
+fn appended(asked: &PutAsked, mut publication: Publication) -> Result<Append> {
+    let is_dataset = |object: &NewObject| object.kind == ObjectKind::Dataset;
+    let at = publication.objects.iter().position(is_dataset);
+    let at = at.ok_or_else(|| Error::new(Reason::Internal, "a put made no dataset"))?;
+    Ok(Append {
+        object: publication.objects.swap_remove(at),
+        place: publication.place,
+        fingerprint: publication.fingerprint,
+        source_name: publication.source_name,
+        writer: asked.writer.clone(),
+        expected_version: asked.expected_version,
+        expected_first_row: asked.expected_first_row,
+        principal: publication.principal,
+    })
+}
+
+impl From<Appended> for Put {
+    fn from(made: Appended) -> Self {
+        let Appended { version, first_row, rows, total_rows, already, content, .. } = made;
+        Self { version, first_row, rows, total_rows, already, content }
+    }
 }
 
 /// Flushes the file and hashes what the worker wrote.
@@ -263,7 +283,7 @@ async fn publication(
     let place = FilePlace::Managed { content: content.to_owned() };
     let (mut publication, _) =
         super::publication(place, fingerprint, source_name(dataset, content), inspection, &wishes);
-    publication.ingest_key = key(asked);
+    publication.writer = asked.writer.clone();
     let mut objects = Vec::new();
     for object in std::mem::take(&mut publication.objects) {
         let path = DatasetPath { dataset: object.name.clone(), ..asked.path.clone() };
