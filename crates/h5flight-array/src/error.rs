@@ -45,6 +45,8 @@ reasons! {
     OutOfBounds = "out_of_bounds",
     /// A request field has a value that means nothing.
     BadRequest = "bad_request",
+    /// A filter or a search cannot be read, or asks of a value what its type has not.
+    BadExpression = "bad_expression",
     /// The layout cannot show this array (COLUMNS of a rank-3 array, for example).
     BadLayout = "bad_layout",
     /// A string is not UTF-8 where UTF-8 was promised; ask for binary strings.

@@ -2,7 +2,8 @@
 //!
 //! What lives here: what an array is ([`meta`]), which part is asked for ([`selection`]), where its bytes are
 //! ([`index`]), which of them a selection touches ([`plan`]), reading ([`file`]) and decoding ([`codec`]) them, and
-//! placing the values into Arrow buffers ([`batch`]). [`inspect`] is the language spoken with the worker process.
+//! placing the values into Arrow buffers ([`batch`]). [`expression`] is the language of filters and searches,
+//! [`inspect`] the one spoken with the worker process.
 //!
 //! What never lives here: tokio, SQL, gRPC, libhdf5. Everything is synchronous, and everything but [`file`] is pure.
 //!
@@ -15,6 +16,7 @@ pub mod batch;
 pub mod checksum;
 pub mod codec;
 pub mod error;
+pub mod expression;
 pub mod file;
 pub mod index;
 pub mod inspect;

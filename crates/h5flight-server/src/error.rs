@@ -116,6 +116,7 @@ pub const fn code(reason: Reason) -> Code {
         Reason::BadSelection
         | Reason::OutOfBounds
         | Reason::BadRequest
+        | Reason::BadExpression
         | Reason::BadLayout
         | Reason::NotUtf8
         | Reason::NotHdf5
