@@ -57,6 +57,10 @@ reasons! {
     AnimalNotFound = "animal_not_found",
     /// No experiment of this name.
     ExperimentNotFound = "experiment_not_found",
+    /// The table has no column of this name.
+    ColumnNotFound = "column_not_found",
+    /// The group or dataset is no table.
+    NotATable = "not_a_table",
     /// No dataset of this name.
     DatasetNotFound = "dataset_not_found",
     /// No version of this number or tag, or none at that time.
@@ -125,6 +129,8 @@ reasons! {
     HeapAddress = "heap_address",
     /// libhdf5 cannot make sense of the file, or dies of it.
     MalformedFile = "malformed_file",
+    /// A table contradicts itself: a column is missing or has another length, or an index does not ascend or passes the end.
+    MalformedTable = "malformed_table",
     /// No decoder for a filter of this array.
     UnsupportedFilter = "unsupported_filter",
     /// No Arrow form for this element type.

@@ -27,6 +27,7 @@
 //! # Ok::<(), h5flight_array::Error>(())
 //! ```
 
+mod evaluate;
 mod lex;
 mod parse;
 mod pattern;

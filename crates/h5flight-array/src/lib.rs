@@ -23,6 +23,7 @@ pub mod inspect;
 pub mod meta;
 pub mod overlap;
 pub mod plan;
+pub mod ragged;
 pub mod selection;
 
 pub use error::{Error, Reason, Result};

@@ -78,12 +78,21 @@ fn what_is_wrong_is_told_with_its_place() {
     let cases = [
         ("", "expression, character 1: expected a name, found the end"),
         ("a", "expression, character 2: expected a comparison, IN, BETWEEN, LIKE, CONTAINS or IS NULL, found the end"),
-        ("a = b", "expression, character 5: expected a number of 64 bits, a text in single quotes, true or false, found \"b\""),
+        (
+            "a = b",
+            "expression, character 5: expected a number of 64 bits, a text in single quotes, true or false, found \"b\"",
+        ),
         ("ü = 1 b", "expression, character 7: expected AND, OR or the end, found \"b\""),
-        ("a == 1", "expression, character 4: expected a number of 64 bits, a text in single quotes, true or false, found \"= 1\""),
+        (
+            "a == 1",
+            "expression, character 4: expected a number of 64 bits, a text in single quotes, true or false, found \"= 1\"",
+        ),
         ("a = 'x", "expression, character 5: what begins with ' does not end"),
         ("(a = 1", "expression, character 7: expected ')', found the end"),
-        ("a in ()", "expression, character 7: expected a number of 64 bits, a text in single quotes, true or false, found \")\""),
+        (
+            "a in ()",
+            "expression, character 7: expected a number of 64 bits, a text in single quotes, true or false, found \")\"",
+        ),
         ("a ; 1", "expression, character 3: expected a name, a value or an operator, found \"; 1\""),
         ("a = 1e999", "character 5"),
         ("a = inf", "character 5"),

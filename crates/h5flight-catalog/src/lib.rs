@@ -18,7 +18,7 @@ mod dump;
 mod fault;
 mod identity;
 mod mosaic;
-mod names;
+pub mod names;
 mod paging;
 mod postgres;
 mod rows;

@@ -91,7 +91,8 @@ mod tests {
 
     #[test]
     fn contains_takes_nothing_for_a_wildcard() {
-        let cases = [("", "", true), ("%", "50%", true), ("%", "50", false), ("MOUSE", "mus (mouse)", true), ("b", "", false)];
+        let cases =
+            [("", "", true), ("%", "50%", true), ("%", "50", false), ("MOUSE", "mus (mouse)", true), ("b", "", false)];
         for (part, text, expected) in cases {
             assert_eq!(Pattern::contains(part).matches(text), expected, "{text:?} CONTAINS {part:?}");
         }
