@@ -26,6 +26,7 @@ mod sqlite;
 mod staging;
 mod text;
 mod token;
+mod wanted;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -30,6 +30,8 @@ mod history;
 mod publish;
 #[path = "portable/resolve.rs"]
 mod resolve;
+#[path = "portable/search.rs"]
+mod search;
 #[path = "portable/sources.rs"]
 mod sources;
 #[path = "portable/tags.rs"]

@@ -179,12 +179,13 @@ class Client(_Named["Animal"]):
         return self[animal][experiment].datasets()
 
     def search(self, words: str) -> list[Dataset]:
-        """Find datasets whose names, experiment or attributes contain all words.
+        """Find datasets whose names, experiment or attributes contain all words, and that meet conditions.
 
         Parameters
         ----------
         words : str
-            Words, in any order; upper and lower case are the same.
+            Words, in any order; upper and lower case are the same. Between them conditions:
+            ``"speed unit = 'm/s' AND rate > 100"``; docs/usage.md has the names and the grammar.
         """
         return [_dataset(self, facts) for facts in self._connection.pages("search", "datasets", query=words)]
 

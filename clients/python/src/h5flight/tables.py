@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
@@ -40,7 +40,7 @@ class GetTable:
     columns: Sequence[str] = ()
     where: str = ""
     rows: tuple[int, int] | None = None
-    at: VersionAt = VersionAt()
+    at: VersionAt = field(default_factory=VersionAt)
     expand: Sequence[str] = ()
     compression: str | None = None
 

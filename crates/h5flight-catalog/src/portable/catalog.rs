@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{BACKEND, Store, access, browse, dump, find, history, publish, resolve, tags, verify};
+use super::{BACKEND, Store, access, browse, dump, find, history, publish, resolve, search, tags, verify};
 use crate::Catalog;
 use crate::error::Result;
 use crate::model::*;
@@ -113,7 +113,7 @@ impl Catalog for Store {
     }
 
     async fn search(&self, query: &str, page: &Page) -> Result<Paged<DatasetSummary>> {
-        browse::search(self, query, page).await
+        search::search(self, query, page).await
     }
 
     async fn list_files(&self, page: &Page) -> Result<Paged<FileRecord>> {
