@@ -239,7 +239,6 @@ REFUSED: tuple[tuple[pa.Table, dict[str, object], str], ...] = (
     (pa.table({"value": [1]}), {"chunk_shape": (1 << 40,)}, "chunk_bytes_max"),
     (pa.table({"value": [1]}), {"level": 77}, "level 77"),
     (pa.table({"value": [1]}), {"attributes_json": '{"a": null}'}, "attribute"),
-    (pa.table({"value": [1]}), {"mode": APPEND}, "append"),
 )
 
 
@@ -325,6 +324,34 @@ def test_a_put_that_fails_at_any_step_is_not_visible_and_leaves_nothing(
             assert putter.put(table, "faults", "x", chunk_shape=(100, 5)).version == 1
             assert client["put"]["faults"]["x"].shape == (3000, 5)
         assert len(list((folder / "data").rglob("*.h5"))) == 1
+    finally:
+        again.stop()
+
+
+@pytest.mark.parametrize("place", ["put::begin", "put::hash", "publish::begin", "publish::committed"])
+def test_an_append_whose_server_dies_is_there_once_after_it_was_repeated(
+    contract: SimpleNamespace, tmp_path: Path, place: str
+) -> None:
+    table, folder = column(values("i2", (3000, 5))), tmp_path / "server"
+    told = {"mode": APPEND, "chunk_shape": (100, 5), "writer": "rig"}
+    before = Server(folder, {}).start()
+    assert Putter(before, contract).put(table, "faults", "x", sequence=1, **told).total_rows == 3000
+    before.stop()
+    dying = Server(folder, {}, environment={"FAILPOINTS": f"{place}=return(kill)"}).start()
+    with pytest.raises((flight.FlightError, pa.ArrowException, OSError)):
+        Putter(dying, contract).put(table, "faults", "x", sequence=2, **told)
+    dying.kill()
+    again = start_again(folder)
+    try:
+        with h5flight.connect(again.url) as client:
+            seen = 6000 if place == "publish::committed" else 3000
+            assert client["put"]["faults"]["x"].shape == (seen, 5)
+            made = Putter(again, contract).put(table, "faults", "x", sequence=2, **told)
+            assert (made.already, made.first_row, made.total_rows) == (seen == 6000, 3000, 6000)
+            found = client["put"]["faults"]["x"][...]
+        np.testing.assert_array_equal(found, np.concatenate([values("i2", (3000, 5))] * 2))
+        assert again.command("gc", "--json").returncode == 0
+        assert len(list((folder / "data").rglob("*.h5"))) == 1, "both have the same bytes"
     finally:
         again.stop()
 

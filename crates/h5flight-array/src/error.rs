@@ -45,6 +45,8 @@ reasons! {
     OutOfBounds = "out_of_bounds",
     /// A request field has a value that means nothing.
     BadRequest = "bad_request",
+    /// A filter or a search cannot be read, or asks of a value what its type has not.
+    BadExpression = "bad_expression",
     /// The layout cannot show this array (COLUMNS of a rank-3 array, for example).
     BadLayout = "bad_layout",
     /// A string is not UTF-8 where UTF-8 was promised; ask for binary strings.
@@ -55,6 +57,10 @@ reasons! {
     AnimalNotFound = "animal_not_found",
     /// No experiment of this name.
     ExperimentNotFound = "experiment_not_found",
+    /// The table has no column of this name.
+    ColumnNotFound = "column_not_found",
+    /// The group or dataset is no table.
+    NotATable = "not_a_table",
     /// No dataset of this name.
     DatasetNotFound = "dataset_not_found",
     /// No version of this number or tag, or none at that time.
@@ -127,6 +133,8 @@ reasons! {
     HeapAddress = "heap_address",
     /// libhdf5 cannot make sense of the file, or dies of it.
     MalformedFile = "malformed_file",
+    /// A table contradicts itself: a column is missing or has another length, or an index does not ascend or passes the end.
+    MalformedTable = "malformed_table",
     /// No decoder for a filter of this array.
     UnsupportedFilter = "unsupported_filter",
     /// No Arrow form for this element type.

@@ -36,6 +36,25 @@ fn the_text_of_a_selection() {
 }
 
 #[test]
+fn the_text_of_an_expression() {
+    let seeds = [
+        "start_time > 10 AND condition IN ('a', 'b') OR NOT (correct = true)",
+        "\"a \"\" name\" IS NOT NULL and x between -1e300 and .5",
+        "a LIKE '%\\\\_%' or b not contains 'it''s'",
+        "spike times sub-001 species = 'Mus musculus' \"two words\"",
+        "spikes in cortex and (raw)",
+        "x <= 18446744073709551615 AND y <> -9223372036854775808",
+        &"(".repeat(60_000),
+        &"NOT ".repeat(16_000),
+        &"a=1 OR ".repeat(9_000),
+        &format!("id IN ({}1)", "1,".repeat(32_000)),
+        &"'".repeat(65_536),
+        &"a ".repeat(32_768),
+    ];
+    harness::run("expression_text", bodies::expression_text, &seeds.map(|text| text.as_bytes().to_vec()));
+}
+
+#[test]
 fn stored_chunks() {
     let values: Vec<u8> = (0..2048u32).flat_map(|at| (at as u16 / 3).to_le_bytes()).collect();
     let mut compressor = Compressor::new(CompressionLvl::default());

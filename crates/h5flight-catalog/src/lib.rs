@@ -18,7 +18,7 @@ mod dump;
 mod fault;
 mod identity;
 mod mosaic;
-mod names;
+pub mod names;
 mod paging;
 mod postgres;
 mod rows;
@@ -26,6 +26,7 @@ mod sqlite;
 mod staging;
 mod text;
 mod token;
+mod wanted;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -54,7 +54,7 @@ pub(crate) fn substitute(name: &str, link: &str, target: &str) -> String {
 ///
 /// A name is alike when few edits lead to it, ignoring case, or when its last parts are what was asked for ("data" is
 /// like "acquisition/series/data").
-pub(crate) fn nearest(wanted: &str, candidates: &[String]) -> Vec<String> {
+pub fn nearest(wanted: &str, candidates: &[String]) -> Vec<String> {
     let wanted = folded(wanted);
     if wanted.len() > COMPARED_CHARS_MAX || wanted.is_empty() {
         return Vec::new();
@@ -100,7 +100,7 @@ fn edit_distance(a: &[char], b: &[char]) -> usize {
 }
 
 /// "; did you mean ...?" or nothing.
-pub(crate) fn did_you_mean(nearest: &[String]) -> String {
+pub fn did_you_mean(nearest: &[String]) -> String {
     match nearest {
         [] => String::new(),
         names => {

@@ -34,6 +34,8 @@ mod publish;
 mod puts;
 #[path = "portable/resolve.rs"]
 mod resolve;
+#[path = "portable/search.rs"]
+mod search;
 #[path = "portable/sources.rs"]
 mod sources;
 #[path = "portable/tags.rs"]

@@ -76,6 +76,7 @@ const CASES: &[Case] = cases![
     browse::groups_of_several_files_are_one,
     browse::types_of_attributes_and_meanings_of_axes_come_back,
     browse::search_finds_words_as_they_are,
+    browse::search_compares_what_datasets_have,
     verify::files_are_listed_by_what_they_publish,
     verify::the_arrays_of_a_file_come_in_parts_and_whole,
     verify::a_released_file_is_read_again,

@@ -179,27 +179,15 @@ impl Client {
     /// # Errors
     /// [`ClientError::Refused`] at once when the request is refused; later errors come through the stream.
     pub async fn get_data(&self, request: GetDataRequest) -> Result<SliceStream, ClientError> {
-        let messages = self.data.clone().get_data(request).await?.into_inner();
-        let stats = Arc::new(Mutex::new(None));
-        let kept = Arc::clone(&stats);
-        let messages = futures::stream::try_unfold(messages, move |mut messages| {
-            let kept = Arc::clone(&kept);
-            async move {
-                if let Some(message) = messages.message().await? {
-                    return Ok(Some((message, messages)));
-                }
-                if let Some(text) = messages.trailers().await?.and_then(|all| stats_text(&all)) {
-                    *kept.lock().expect("no code panics while it holds this lock") = Some(text);
-                }
-                Ok::<_, Status>(None)
-            }
-        });
-        let batches = FlightRecordBatchStream::new_from_flight_data(messages.map_err(FlightError::from));
-        let batches = batches.map_err(|error| match error {
-            FlightError::Tonic(status) => ClientError::Refused(status),
-            other => ClientError::Stream(Box::new(other)),
-        });
-        Ok(SliceStream { batches: batches.boxed(), stats })
+        Ok(slice_stream(self.data.clone().get_data(request).await?.into_inner()))
+    }
+
+    /// Reads a table as a stream of batches.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] with the server's reason; later errors come through the stream.
+    pub async fn get_table(&self, request: v1::GetTableRequest) -> Result<SliceStream, ClientError> {
+        Ok(slice_stream(self.data.clone().get_table(request).await?.into_inner()))
     }
 
     /// Who and what the server is.
@@ -213,4 +201,28 @@ impl Client {
 
 fn stats_text(trailers: &tonic::metadata::MetadataMap) -> Option<String> {
     trailers.get(crate::STATS_TRAILER)?.to_str().ok().map(str::to_owned)
+}
+
+/// Messages as batches; what the trailer says is kept for later.
+fn slice_stream(messages: tonic::Streaming<arrow_flight::FlightData>) -> SliceStream {
+    let stats = Arc::new(Mutex::new(None));
+    let kept = Arc::clone(&stats);
+    let messages = futures::stream::try_unfold(messages, move |mut messages| {
+        let kept = Arc::clone(&kept);
+        async move {
+            if let Some(message) = messages.message().await? {
+                return Ok(Some((message, messages)));
+            }
+            if let Some(text) = messages.trailers().await?.and_then(|all| stats_text(&all)) {
+                *kept.lock().expect("no code panics while it holds this lock") = Some(text);
+            }
+            Ok::<_, Status>(None)
+        }
+    });
+    let batches = FlightRecordBatchStream::new_from_flight_data(messages.map_err(FlightError::from));
+    let batches = batches.map_err(|error| match error {
+        FlightError::Tonic(status) => ClientError::Refused(status),
+        other => ClientError::Stream(Box::new(other)),
+    });
+    SliceStream { batches: batches.boxed(), stats }
 }

@@ -20,6 +20,9 @@ pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descrip
 /// Type URL of a [`v1::GetDataRequest`] in an `Any`: a ticket or a descriptor's command.
 pub const GET_DATA_TYPE_URL: &str = "type.googleapis.com/h5flight.v1.GetDataRequest";
 
+/// Type URL of a [`v1::GetTableRequest`] in an `Any`: a ticket or a descriptor's command.
+pub const GET_TABLE_TYPE_URL: &str = "type.googleapis.com/h5flight.v1.GetTableRequest";
+
 /// Type URL of a [`v1::IngestHeader`] in an `Any`: the command of an upload over Flight.
 pub const INGEST_HEADER_TYPE_URL: &str = "type.googleapis.com/h5flight.v1.IngestHeader";
 
@@ -40,6 +43,17 @@ pub fn pack_request(request: &v1::GetDataRequest) -> Vec<u8> {
 pub fn unpack_request(bytes: &[u8]) -> Option<v1::GetDataRequest> {
     let any = prost_types::Any::decode(bytes).ok().filter(|any| any.type_url == GET_DATA_TYPE_URL)?;
     v1::GetDataRequest::decode(any.value.as_slice()).ok()
+}
+
+/// Packs a request for a table as a ticket or a descriptor's command.
+pub fn pack_table_request(request: &v1::GetTableRequest) -> Vec<u8> {
+    prost_types::Any { type_url: GET_TABLE_TYPE_URL.into(), value: request.encode_to_vec() }.encode_to_vec()
+}
+
+/// The request in a ticket or command made by [`pack_table_request`]; `None` for anything else.
+pub fn unpack_table_request(bytes: &[u8]) -> Option<v1::GetTableRequest> {
+    let any = prost_types::Any::decode(bytes).ok().filter(|any| any.type_url == GET_TABLE_TYPE_URL)?;
+    v1::GetTableRequest::decode(any.value.as_slice()).ok()
 }
 
 /// The header of an upload in a descriptor's command; `None` for anything else.

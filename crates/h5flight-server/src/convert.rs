@@ -10,6 +10,7 @@ use arrow::ipc::CompressionType;
 use chrono::DateTime;
 use h5flight_array::Reason;
 use h5flight_array::batch::numpy_type;
+use h5flight_array::expression::Expression;
 use h5flight_array::inspect::{LinkKind, ObjectKind};
 use h5flight_array::meta::{ArrayMeta, Filter, Space, Storage};
 use h5flight_array::plan::{Layout, Strings};
@@ -27,12 +28,15 @@ use crate::publish::garbage::{Collection, GarbageKind};
 use crate::publish::names::{LeftOut, NAME_BYTES_MAX, Naming, PATH_BYTES_MAX};
 use crate::publish::{Made, UploadHeader, Uploaded, Wishes};
 use crate::read::ReadRequest;
+use crate::tables::TableRequest;
 use crate::verify;
 
 /// Longest text of a selection, in bytes.
 const SELECTION_BYTES_MAX: usize = 16 << 20;
 /// Bounds of the batch size that a client may wish, in bytes.
 const BATCH_BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=16 << 20;
+/// Columns that a request for a table may name.
+const TABLE_COLUMNS_MAX: usize = 4_096;
 /// Longest mask, in flags: each takes up to nine bytes while a request is planned.
 const MASK_FLAGS_MAX: u64 = 16 << 20;
 
@@ -68,27 +72,62 @@ pub fn read_request(request: &v1::GetDataRequest) -> Result<ReadRequest> {
         Ok(v1::StringForm::Fixed) => Strings::Fixed,
         Err(_) => return Err(bad_request(format!("string form {} does not exist", request.strings))),
     };
-    let rows = match &request.rows {
-        None => None,
-        Some(v1::RowRange { start, stop }) if start <= stop => Some(*start..*stop),
-        Some(v1::RowRange { start, stop }) => return Err(bad_request(format!("rows {start} to {stop}"))),
-    };
+    let rows = row_range(request.rows.as_ref())?;
     let version = match (&request.at, request.version) {
         (at, 0) => version_selector(at.as_ref())?,
         (None, number) => VersionSelector::Number(number),
         (Some(_), number) => return Err(bad_request(format!("version {number} and another one are named"))),
     };
-    let batch_bytes = match request.batch_bytes {
-        0 => None,
-        wished => Some(wished.clamp(*BATCH_BYTES.start(), *BATCH_BYTES.end())),
-    };
-    let compression = match v1::Compression::try_from(request.compression) {
-        Ok(v1::Compression::None) => None,
-        Ok(v1::Compression::Lz4) => Some(CompressionType::LZ4_FRAME),
-        Ok(v1::Compression::Zstd) => Some(CompressionType::ZSTD),
-        Err(_) => return Err(bad_request(format!("compression {} does not exist", request.compression))),
-    };
+    let batch_bytes = batch_bytes(request.batch_bytes);
+    let compression = compression(request.compression)?;
     Ok(ReadRequest { path, version, selection, layout, strings, rows, batch_bytes, compression })
+}
+
+/// The same of a request for a table.
+///
+/// # Errors
+/// `bad_request`, `bad_expression`.
+pub fn table_request(request: &v1::GetTableRequest) -> Result<TableRequest> {
+    let names = |names: &[String]| match names.iter().find(|name| name.len() > PATH_BYTES_MAX) {
+        Some(long) => Err(bad_request(format!("a column's name of {} bytes", long.len()))),
+        None if names.len() > TABLE_COLUMNS_MAX => Err(bad_request(format!("{} columns are named", names.len()))),
+        None => Ok(names.to_vec()),
+    };
+    let filter = match request.r#where.trim() {
+        "" => None,
+        text => Some(Expression::filter(text)?),
+    };
+    Ok(TableRequest {
+        path: dataset_path(&request.animal, &request.experiment, &request.table)?,
+        columns: names(&request.columns)?,
+        filter,
+        rows: row_range(request.rows.as_ref())?,
+        version: version_selector(request.at.as_ref())?,
+        expand: names(&request.expand)?,
+        batch_bytes: batch_bytes(request.batch_bytes),
+        compression: compression(request.compression)?,
+    })
+}
+
+fn row_range(rows: Option<&v1::RowRange>) -> Result<Option<std::ops::Range<u64>>> {
+    match rows {
+        None => Ok(None),
+        Some(v1::RowRange { start, stop }) if start <= stop => Ok(Some(*start..*stop)),
+        Some(v1::RowRange { start, stop }) => Err(bad_request(format!("rows {start} to {stop}"))),
+    }
+}
+
+fn batch_bytes(wished: u64) -> Option<u64> {
+    (wished > 0).then(|| wished.clamp(*BATCH_BYTES.start(), *BATCH_BYTES.end()))
+}
+
+fn compression(compression: i32) -> Result<Option<CompressionType>> {
+    match v1::Compression::try_from(compression) {
+        Ok(v1::Compression::None) => Ok(None),
+        Ok(v1::Compression::Lz4) => Ok(Some(CompressionType::LZ4_FRAME)),
+        Ok(v1::Compression::Zstd) => Ok(Some(CompressionType::ZSTD)),
+        Err(_) => Err(bad_request(format!("compression {compression} does not exist"))),
+    }
 }
 
 /// Which version is meant; the current one where nothing is said.

@@ -116,6 +116,8 @@ pub const fn code(reason: Reason) -> Code {
         Reason::BadSelection
         | Reason::OutOfBounds
         | Reason::BadRequest
+        | Reason::BadExpression
+        | Reason::NotATable
         | Reason::BadLayout
         | Reason::NotUtf8
         | Reason::NotHdf5
@@ -125,6 +127,7 @@ pub const fn code(reason: Reason) -> Code {
         | Reason::PutMismatch => Code::InvalidArgument,
         Reason::AnimalNotFound
         | Reason::ExperimentNotFound
+        | Reason::ColumnNotFound
         | Reason::DatasetNotFound
         | Reason::VersionNotFound
         | Reason::FileNotFound => Code::NotFound,
@@ -153,6 +156,7 @@ pub const fn code(reason: Reason) -> Code {
         | Reason::ChunkAddress
         | Reason::HeapAddress
         | Reason::MalformedFile
+        | Reason::MalformedTable
         | Reason::Io => Code::DataLoss,
         Reason::UnsupportedFilter | Reason::UnsupportedType | Reason::UnsupportedLayout | Reason::NotImplemented => {
             Code::Unimplemented

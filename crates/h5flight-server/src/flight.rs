@@ -1,12 +1,13 @@
 //! The door Arrow Flight: what any Flight client expects, over the same service.
 //!
-//! A descriptor's PATH is [animal, experiment, dataset...]; its CMD a GetDataRequest in an `Any`. A ticket is one of ours
-//! (sealed, pinning the version) or again a GetDataRequest. DoAction offers browsing to clients that have only Flight:
+//! A descriptor's PATH is [animal, experiment, dataset...]; its CMD a GetDataRequest or GetTableRequest in an `Any`. A
+//! ticket is one of ours (sealed, pinning the version) or again such a request. DoAction offers browsing to clients that have only Flight:
 //! JSON in, JSON out, the fields of the protobuf messages.
 
 mod get;
 mod history;
 mod put;
+mod table;
 mod upload;
 
 use std::sync::Arc;
@@ -81,6 +82,9 @@ impl Flight {
 
     async fn read(&self, call: &mut Call, metadata: &MetadataMap, ticket: &Ticket) -> Answer<read::ReadStream> {
         let principal = admit(&self.service, call, metadata, Role::Read).await?;
+        if let Some(asked) = h5flight_proto::unpack_table_request(&ticket.ticket) {
+            return table::read(&self.service, call, &asked).await;
+        }
         let (request, version_id) = open_ticket(&self.service, &principal, &ticket.ticket)?;
         name_read(call, &request);
         match version_id {
@@ -91,6 +95,9 @@ impl Flight {
 
     async fn info(&self, call: &mut Call, metadata: &MetadataMap, asked: FlightDescriptor) -> Answer<FlightInfo> {
         let principal = admit(&self.service, call, metadata, Role::Read).await?;
+        if let Some(message) = h5flight_proto::unpack_table_request(&asked.cmd) {
+            return table::info(&self.service, call, message, asked).await;
+        }
         let message = descriptor_request(&asked)?;
         let request = convert::read_request(&message)?;
         name_read(call, &request);
@@ -392,7 +399,9 @@ fn descriptor_request(descriptor: &FlightDescriptor) -> Answer<GetDataRequest> {
         },
         DescriptorType::Cmd => match h5flight_proto::unpack_request(&descriptor.cmd) {
             Some(request) => Ok(request),
-            None => refuse("a descriptor's command is a h5flight.v1.GetDataRequest in a google.protobuf.Any"),
+            None => refuse(
+                "a descriptor's command is a h5flight.v1.GetDataRequest or GetTableRequest in a google.protobuf.Any",
+            ),
         },
         DescriptorType::Unknown => refuse("a descriptor has a path or a command"),
     }

@@ -19,7 +19,7 @@ use crate::publish::names::Naming;
 use crate::publish::{self, Made, UploadHeader, UploadStatus, Wishes};
 use crate::service::Service;
 use crate::telemetry::Call;
-use crate::{auth, browse, convert, history, read, verify};
+use crate::{auth, browse, convert, history, read, tables, verify};
 
 /// Reports of a registration that wait for the client.
 const REPORTS_QUEUED_MAX: usize = 16;
@@ -89,6 +89,7 @@ fn dataset_name(animal: &str, experiment: &str, dataset: &str) -> String {
 #[tonic::async_trait]
 impl DataService for Grpc {
     type GetDataStream = Messages<FlightData>;
+    type GetTableStream = Messages<FlightData>;
     type RegisterStream = Messages<v1::RegisterReport>;
     type ListChangedFilesStream = Messages<v1::ChangedFile>;
     type VerifyStream = Messages<v1::VerifyReport>;
@@ -102,6 +103,22 @@ impl DataService for Grpc {
             call.path(&request.path.to_string());
             call.selection(&request.selection);
             read::read(&self.service, request).await
+        };
+        match begun.await {
+            Ok(stream) => Ok(Response::new(stream.messages(call))),
+            Err(error) => Err(call.end::<()>(Err(error)).expect_err("it failed").status()),
+        }
+    }
+
+    async fn get_table(&self, request: Request<v1::GetTableRequest>) -> Result<Response<Messages<FlightData>>, Status> {
+        let mut call = self.service.log.call("GetTable");
+        let (metadata, _, message) = request.into_parts();
+        let begun = async {
+            admit(&self.service, &mut call, &metadata, Role::Read).await?;
+            let request = convert::table_request(&message)?;
+            call.path(&request.path.to_string());
+            call.selection(&message.r#where);
+            tables::read(&self.service, request).await
         };
         match begun.await {
             Ok(stream) => Ok(Response::new(stream.messages(call))),

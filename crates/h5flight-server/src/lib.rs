@@ -23,6 +23,7 @@ pub mod publish;
 pub mod read;
 mod serve;
 pub mod service;
+pub mod tables;
 pub mod telemetry;
 pub mod verify;
 pub mod versions;

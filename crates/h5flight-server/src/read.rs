@@ -15,6 +15,7 @@
 mod compose;
 mod encode;
 mod fetch;
+mod records;
 mod stats;
 mod stream;
 pub(crate) mod verified;
@@ -36,10 +37,12 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
+pub(crate) use self::encode::{EncodedBatch, Encoder, FlightMessage};
 use self::fetch::Fetcher;
 pub(crate) use self::fetch::{pipeline, refuse_large_chunk, refuse_odd_sizes};
+pub(crate) use self::records::{fields, records};
 pub use self::stats::ReadStats;
-use self::stream::Pipeline;
+pub(crate) use self::stream::Pipeline;
 pub use self::stream::ReadStream;
 use self::window::Window;
 use crate::blocking::Lane;
@@ -48,7 +51,7 @@ use crate::memory::{MEMORY_UNIT_BYTES, read_memory_bytes, reserve, units};
 use crate::service::Service;
 
 /// Encoded batches that wait for the client: one is being sent, one is ready.
-const BATCHES_QUEUED_MAX: usize = 2;
+pub(crate) const BATCHES_QUEUED_MAX: usize = 2;
 /// The largest batch that is made unasked: with half of it on top, as where batches end with chunks, still within the
 /// default limit of every client. Of 1, 2, 4 and 8 MiB it was the fastest for bulk reads, by a tenth to a third.
 const BATCH_BYTES_MAX: u64 = 2 << 20;

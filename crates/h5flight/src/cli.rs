@@ -7,8 +7,8 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::command::{
-    access_log, backup, chunks, diff, gc, get, healthcheck, info, ingest, ls, register, rollback, search, serve, tag,
-    token, verify, versions, watch, worker,
+    access_log, backup, chunks, diff, gc, get, healthcheck, info, ingest, ls, register, rollback, search, serve, table,
+    tag, token, verify, versions, watch, worker,
 };
 use crate::connection::ConnectionFlags;
 use crate::failure::Failure;
@@ -44,7 +44,9 @@ enum Command {
     Ls(ls::Args),
     /// Read a slice: show its first rows or write it to a file
     Get(get::Args),
-    /// Find datasets by words in names and attributes
+    /// Read a table, filtered: show its first rows or write it to a file
+    Table(table::Args),
+    /// Find datasets by words in names and attributes, and by conditions
     Search(search::Args),
     /// List the chunk pointers of a dataset
     Chunks(chunks::Args),
@@ -116,6 +118,7 @@ fn dispatch(command: Command, globals: &Globals) -> Result<ExitCode, Failure> {
         Command::Verify(args) => verify::run(&args, globals),
         Command::Ls(args) => ls::run(&args, globals),
         Command::Get(args) => get::run(&args, globals),
+        Command::Table(args) => table::run(&args, globals),
         Command::Search(args) => search::run(&args, globals),
         Command::Chunks(args) => chunks::run(&args, globals),
         Command::Versions(args) => versions::run(&args, globals),

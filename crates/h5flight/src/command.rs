@@ -15,6 +15,7 @@ pub mod register;
 pub mod rollback;
 pub mod search;
 pub mod serve;
+pub mod table;
 pub mod tag;
 pub mod token;
 pub mod verify;

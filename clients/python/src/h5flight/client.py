@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -16,11 +16,13 @@ from .dataset import Dataset
 from .errors import H5FlightError, NotFoundError
 from .history import Time, VersionAt
 from .put import Put, put, request_of
+from .tables import GetTable, read_table
 from .uploads import Upload
 from .writer import Writer
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 Entry = TypeVar("Entry")
 
@@ -180,12 +182,13 @@ class Client(_Named["Animal"]):
         return self[animal][experiment].datasets()
 
     def search(self, words: str) -> list[Dataset]:
-        """Find datasets whose names, experiment or attributes contain all words.
+        """Find datasets whose names, experiment or attributes contain all words, and that meet conditions.
 
         Parameters
         ----------
         words : str
-            Words, in any order; upper and lower case are the same.
+            Words, in any order; upper and lower case are the same. Between them conditions:
+            ``"speed unit = 'm/s' AND rate > 100"``; docs/usage.md has the names and the grammar.
         """
         return [_dataset(self, facts) for facts in self._connection.pages("search", "datasets", query=words)]
 
@@ -203,6 +206,62 @@ class Client(_Named["Animal"]):
         """Read into a frame, see `h5flight.get_data`."""
         at = VersionAt.of(version, as_of, tag)
         return Dataset(self, animal, experiment, dataset, at=at).to_pandas(selection)
+
+    def table(
+        self,
+        animal: str,
+        experiment: str,
+        table: str,
+        columns: Sequence[str] | None = None,
+        where: str | None = None,
+        *,
+        rows: tuple[int, int] | None = None,
+        expand: Sequence[str] = (),
+        version: int | None = None,
+        as_of: Time | None = None,
+        tag: str | None = None,
+    ) -> pa.Table:
+        """Read rows of a table: ``units``, ``intervals/trials``, or a dataset of records.
+
+        Parameters
+        ----------
+        animal, experiment : str
+            Where it is.
+        table : str
+            HDF5 path of the group or dataset.
+        columns : sequence of str, optional
+            Only these, in this order. Else ``id`` and those that the table names.
+        where : str, optional
+            Only rows for which it is true: ``"start_time > 10 AND condition IN ('a', 'b')"``. The server reads
+            nothing else of the other columns.
+        rows : (int, int), optional
+            First row and the one behind the last, before `where` is asked.
+        expand : sequence of str
+            Regions that are delivered as the rows of their table, as structs; else they are row numbers.
+        version, as_of, tag
+            Which version, see `h5flight.get_data`; a group has no numbers.
+
+        Returns
+        -------
+        pyarrow.Table
+            Ragged columns are lists.
+
+        Examples
+        --------
+        >>> with h5flight.connect() as client:  # doctest: +SKIP
+        ...     client.table("m01", "day1", "units", ["id", "spike_times"], "quality = 'good'")
+        """
+        request = GetTable(
+            animal,
+            experiment,
+            table,
+            columns=tuple(columns or ()),
+            where=where or "",
+            rows=rows,
+            at=VersionAt.of(version, as_of, tag),
+            expand=tuple(expand),
+        )
+        return read_table(self._connection, request)
 
     def register(
         self, path: str | os.PathLike[str], *, animal: str = "", experiment: str = "", replace: bool = False
@@ -500,6 +559,10 @@ class Experiment(_Named[Dataset]):
             HDF5 path inside the experiment; empty is its root group.
         """
         return self.client._connection.ask("describe", animal=self.animal, experiment=self.name, path=path.strip("/"))
+
+    def table(self, table: str, columns: Sequence[str] | None = None, where: str | None = None, **how: Any) -> pa.Table:
+        """Read rows of a table, see `Client.table`."""
+        return self.client.table(self.animal, self.name, table, columns, where, **how)
 
     def tag(self, name: str, *, as_of: Time | None = None, move: bool = False) -> int:
         """Give the current versions of all datasets a name to read them by, all or none.

@@ -12,7 +12,7 @@ import json
 import os
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.flight as flight
@@ -20,6 +20,9 @@ import pyarrow.flight as flight
 from . import arrays, columns, put, wire
 from .allocation import keep_freed_memory
 from .errors import ServerUnavailableError, from_flight
+
+if TYPE_CHECKING:
+    from .tables import GetTable
 
 DEFAULT_URL = "grpc://127.0.0.1:8815"
 _DETAILS = "grpc-status-details-bin"
@@ -226,7 +229,7 @@ class Connection:
                 return
 
     @contextlib.contextmanager
-    def stream(self, request: wire.GetData) -> Iterator[flight.FlightStreamReader]:
+    def stream(self, request: wire.GetData | GetTable) -> Iterator[flight.FlightStreamReader]:
         """Start a read: one round trip. Leaving early cancels it."""
         client = self._flight()
         request = dataclasses.replace(request, compression=request.compression or self.compression)

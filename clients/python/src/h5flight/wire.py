@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 GET_DATA_TYPE_URL = "type.googleapis.com/h5flight.v1.GetDataRequest"
+GET_TABLE_TYPE_URL = "type.googleapis.com/h5flight.v1.GetTableRequest"
 INGEST_HEADER_TYPE_URL = "type.googleapis.com/h5flight.v1.IngestHeader"
 PUT_TYPE_URL = "type.googleapis.com/h5flight.v1.PutRequest"
 ERROR_INFO_TYPE_URL = "type.googleapis.com/google.rpc.ErrorInfo"
@@ -133,6 +134,14 @@ def selection(axes: Sequence[bytes], fields: Sequence[str] = (), elements: bytes
     return b"".join(block(1, axis) for axis in axes) + b"".join(block(2, name.encode()) for name in fields) + elements
 
 
+def version_selector(version: int, as_of_us: int | None, tag: str) -> bytes:
+    """`VersionSelector`; empty is the current version."""
+    if as_of_us is not None:
+        # Presence has a meaning here, and a negative number is its two's complement.
+        return varint(2 << 3 | _VARINT) + varint(as_of_us & (1 << 64) - 1)
+    return number(1, version) + text(3, tag)
+
+
 @dataclass(frozen=True)
 class GetData:
     """A `GetDataRequest`.
@@ -187,12 +196,8 @@ class GetData:
         names = text(1, self.animal) + text(2, self.experiment) + text(3, self.dataset)
         how = number(6, LAYOUTS[self.layout]) + number(7, self.version) + number(8, STRING_FORMS[self.strings])
         how += number(11, self.batch_bytes)
-        at = b""
-        if self.as_of_us is not None:
-            # Presence has a meaning here, and a negative number is its two's complement.
-            at = block(12, varint(2 << 3 | _VARINT) + varint(self.as_of_us & (1 << 64) - 1))
-        elif self.tag:
-            at = block(12, text(3, self.tag))
+        at = version_selector(0, self.as_of_us, self.tag)
+        at = block(12, at) if at else b""
         return names + part + how + at + number(16, COMPRESSIONS[self.compression])
 
     def ticket(self) -> bytes:

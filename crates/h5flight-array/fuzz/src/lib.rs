@@ -11,6 +11,7 @@
 
 mod blocks;
 mod chunks;
+mod expression;
 mod frames;
 mod input;
 mod plan;
@@ -18,6 +19,7 @@ mod selection;
 
 pub use blocks::cached_values;
 pub use chunks::{chunk_decoders, chunk_runs};
+pub use expression::expression_text;
 pub use frames::worker_frames;
 pub use plan::plans;
 pub use selection::selection_text;

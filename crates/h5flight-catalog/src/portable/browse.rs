@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use h5flight_array::inspect::{LinkKind, ObjectKind};
 use serde_json::{Map, Value};
 
-use super::{Db, Store, dialect, fault, resolve};
-use crate::error::{Error, Level, Result};
+use super::{Db, Store, fault, resolve};
+use crate::error::{Level, Result};
 use crate::model::*;
 use crate::names::{self, LINKS_MAX};
 use crate::paging::Request;
@@ -22,9 +22,6 @@ const CHILDREN_MAX: i64 = 100_000;
 const ALIASES_MAX: i64 = 1_000;
 /// Soft links of one group that lead over further links and are still followed for its description.
 const LINKS_FOLLOWED_MAX: usize = 100;
-/// Words of a search at most, and bytes of all of them.
-const WORDS_MAX: usize = 16;
-const QUERY_BYTES_MAX: usize = 1_024;
 
 pub(super) async fn list_animals(store: &Store, page: &Page) -> Result<Paged<AnimalSummary>> {
     let request = Request::parse("animals", page)?;
@@ -91,18 +88,6 @@ pub(super) async fn list_datasets(
     .map_err(fault)?;
     let datasets = rows.into_iter().map(SummaryRow::summary).collect::<Result<Vec<_>>>()?;
     Ok(request.page(datasets, |dataset| [&dataset.path.dataset]))
-}
-
-pub(super) async fn search(store: &Store, query: &str, page: &Page) -> Result<Paged<DatasetSummary>> {
-    let request: Request<3> = Request::parse("search", page)?;
-    let words: Vec<String> = text::asked(query).to_lowercase().split_whitespace().map(String::from).collect();
-    if words.len() > WORDS_MAX || query.len() > QUERY_BYTES_MAX {
-        let message = format!("a search has at most {WORDS_MAX} words and {QUERY_BYTES_MAX} bytes");
-        return Err(Error::invalid(message));
-    }
-    let rows = dialect::search(store, &words, &request.after, request.limit()).await?;
-    let datasets = rows.into_iter().map(SummaryRow::summary).collect::<Result<Vec<_>>>()?;
-    Ok(request.page(datasets, |dataset| [&dataset.path.animal, &dataset.path.experiment, &dataset.path.dataset]))
 }
 
 /// The newest record of every place.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{
-    BACKEND, IS_SHARED, Store, access, append, browse, dump, find, history, publish, puts, resolve, tags, verify,
+    BACKEND, IS_SHARED, Store, access, append, browse, dump, find, history, publish, puts, resolve, search, tags,
+    verify,
 };
 use crate::Catalog;
 use crate::error::Result;
@@ -127,7 +128,7 @@ impl Catalog for Store {
     }
 
     async fn search(&self, query: &str, page: &Page) -> Result<Paged<DatasetSummary>> {
-        browse::search(self, query, page).await
+        search::search(self, query, page).await
     }
 
     async fn list_files(&self, page: &Page) -> Result<Paged<FileRecord>> {

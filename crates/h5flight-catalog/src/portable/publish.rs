@@ -77,16 +77,7 @@ pub(super) async fn publish(store: &Store, publication: &Publication) -> Result<
     let connection = &mut *transaction;
     let at = now();
     let experiments = ensure_experiments(connection, &staged, at).await?;
-    if let Some(done) = put_before(connection, &staged, &experiments).await? {
-        return Ok(done);
-    }
-    // Only now nobody else can publish into these experiments.
-    if let Some(Earlier { file_id, key }) = earlier(connection, &staged).await? {
-        if key == Key::New {
-            record_key(connection, publication, file_id, at).await?;
-        }
-        let mut done = published(connection, file_id, Done::Already).await?;
-        done.put = record_put(connection, &staged, &experiments).await?;
+    if let Some(done) = made_before(connection, &staged, &experiments).await? {
         transaction.commit().await.map_err(fault)?;
         return Ok(done);
     }
@@ -106,6 +97,24 @@ pub(super) async fn publish(store: &Store, publication: &Publication) -> Result<
     done.put = record_put(connection, &staged, &experiments).await?;
     transaction.commit().await.map_err(fault)?;
     Ok(done)
+}
+
+/// What there is to answer where somebody has made it already. Only now nobody else can publish into these experiments.
+async fn made_before(
+    connection: &mut Conn,
+    staged: &Staged<'_>,
+    experiments: &ExperimentIds,
+) -> Result<Option<Published>> {
+    if let Some(done) = put_before(connection, staged, experiments).await? {
+        return Ok(Some(done));
+    }
+    let Some(Earlier { file_id, key }) = earlier(connection, staged).await? else { return Ok(None) };
+    if key == Key::New {
+        record_key(connection, staged.publication, file_id, now()).await?;
+    }
+    let mut done = published(connection, file_id, Done::Already).await?;
+    done.put = record_put(connection, staged, experiments).await?;
+    Ok(Some(done))
 }
 
 /// Whether the idempotency key of a publication is (or need not be) in the table.

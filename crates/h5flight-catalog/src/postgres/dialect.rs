@@ -1,13 +1,15 @@
 //! SQL that only PostgreSQL understands: batches and lists as arrays.
 
 use chrono::{DateTime, Utc};
-use sqlx::{Executor, PgConnection, Postgres, Transaction};
+use h5flight_array::expression::Literal;
+use sqlx::{Executor, PgConnection, Postgres, QueryBuilder, Transaction};
 
 use super::{PostgresCatalog, fault};
 use crate::error::Result;
 use crate::mosaic::{select_current_arrays, select_file_arrays, select_runs};
-use crate::rows::{self, EnsuredExperimentRow, LinkOnPathRow, SummaryRow, select_summaries};
+use crate::rows::{self, EnsuredExperimentRow, LinkOnPathRow};
 use crate::staging::{ArrayRow, LinkRow, LogRow, ObjectRow, RunRow};
+use crate::wanted::Kind;
 
 /// The statements of a publication go over whole files at once and may take longer than a read; they are planned anew
 /// each time, because the tables grow under them.
@@ -219,28 +221,57 @@ pub(super) async fn link_on_path(
     .map_err(fault)
 }
 
-/// Listed datasets that contain all words (in lower case), after a key of animal, experiment, dataset. Words are
-/// compared as they are, never as patterns.
-pub(super) async fn search(
-    store: &PostgresCatalog,
-    words: &[String],
-    [animal, experiment, dataset]: &[String; 3],
-    limit: i64,
-) -> Result<Vec<SummaryRow>> {
-    sqlx::query_as(concat!(
-        select_summaries!(),
-        "AND NOT EXISTS (SELECT 1 FROM unnest($1::text[]) AS t (word) \
-                         WHERE strpos(o.search_text, t.word) = 0 AND strpos(e.search_text, t.word) = 0) \
-         AND (n.name, e.name, d.name) > ($2, $3, $4) ORDER BY n.name, e.name, d.name LIMIT $5"
-    ))
-    .bind(words)
-    .bind(animal)
-    .bind(experiment)
-    .bind(dataset)
-    .bind(limit)
-    .fetch_all(&store.readers)
-    .await
-    .map_err(fault)
+/// Whether a column has a text in it.
+pub(super) fn write_contains(sql: &mut QueryBuilder<Postgres>, column: &str, text: &str) {
+    sql.push(format!("strpos({column}, "));
+    sql.push_bind(text.to_owned());
+    sql.push(") > 0");
+}
+
+/// A text with A to Z in small letters.
+pub(super) fn write_folded(sql: &mut QueryBuilder<Postgres>, value: impl FnOnce(&mut QueryBuilder<Postgres>)) {
+    sql.push("lower((");
+    value(sql);
+    sql.push(") COLLATE \"C\")");
+}
+
+/// As digits: a float that became a numeric by itself would lose its last ones.
+pub(super) fn write_number(sql: &mut QueryBuilder<Postgres>, literal: &Literal) {
+    sql.push("CAST(");
+    sql.push_bind(literal.to_string());
+    sql.push(" AS numeric)");
+}
+
+/// Number of axes.
+pub(super) fn write_rank(sql: &mut QueryBuilder<Postgres>) {
+    sql.push("json_array_length(a.meta -> 'space' -> 'shape')");
+}
+
+/// An attribute of an object where it is of that kind, else NULL.
+///
+/// PostgreSQL refuses to look into JSON with a NUL anywhere in it, so that stands as U+FFFD here.
+pub(super) fn write_attribute(sql: &mut QueryBuilder<Postgres>, object: &str, name: &str, kind: Option<Kind>) {
+    let attributes = format!("CAST(replace(CAST({object}.attributes AS text), '\\u0000', '\\ufffd') AS json)");
+    let mut member = |before: &str, arrow: &str, after: &str| {
+        sql.push(format!("{before}{attributes} {arrow} "));
+        sql.push_bind(name.to_owned());
+        sql.push(after);
+    };
+    match kind {
+        None => member("nullif(json_typeof(", "->", "), 'null')"),
+        Some(Kind::Bool) => {
+            member("CASE WHEN json_typeof(", "->", ") = 'boolean' THEN CASE ");
+            member("", "->>", " WHEN 'true' THEN 1 ELSE 0 END END");
+        }
+        Some(Kind::Number) => {
+            member("CASE WHEN json_typeof(", "->", ") = 'number' THEN CAST(");
+            member("", "->>", " AS numeric) END");
+        }
+        Some(Kind::Text) => {
+            member("CASE WHEN json_typeof(", "->", ") = 'string' THEN (");
+            member("", "->>", ") COLLATE \"C\" END");
+        }
+    }
 }
 
 /// Arrays of one file at these paths, among the experiment's of a dataset.

@@ -1,14 +1,16 @@
 //! SQL that only SQLite understands: batches as rows of values, lists as JSON.
 
 use chrono::{DateTime, Utc};
+use h5flight_array::expression::Literal;
 use sqlx::query_builder::Separated;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection, Transaction};
 
 use super::{SqliteCatalog, fault};
 use crate::error::Result;
 use crate::mosaic::{select_current_arrays, select_file_arrays, select_runs};
-use crate::rows::{self, EnsuredExperimentRow, LinkOnPathRow, SummaryRow, select_summaries};
+use crate::rows::{self, EnsuredExperimentRow, LinkOnPathRow};
 use crate::staging::{ArrayRow, LinkRow, LogRow, ObjectRow, RunRow};
+use crate::wanted::Kind;
 
 pub(super) async fn begin(store: &SqliteCatalog) -> Result<Transaction<'static, Sqlite>> {
     // IMMEDIATE: a transaction that begins by reading could not become a writer once another has written.
@@ -203,28 +205,62 @@ pub(super) async fn link_on_path(
     .map_err(fault)
 }
 
-/// Listed datasets that contain all words (in lower case), after a key of animal, experiment, dataset. Words are
-/// compared as they are, never as patterns.
-pub(super) async fn search(
-    store: &SqliteCatalog,
-    words: &[String],
-    [animal, experiment, dataset]: &[String; 3],
-    limit: i64,
-) -> Result<Vec<SummaryRow>> {
-    sqlx::query_as(concat!(
-        select_summaries!(),
-        "AND NOT EXISTS (SELECT 1 FROM json_each($1) AS t \
-                         WHERE instr(o.search_text, t.value) = 0 AND instr(e.search_text, t.value) = 0) \
-         AND (n.name, e.name, d.name) > ($2, $3, $4) ORDER BY n.name, e.name, d.name LIMIT $5"
-    ))
-    .bind(list(words))
-    .bind(animal)
-    .bind(experiment)
-    .bind(dataset)
-    .bind(limit)
-    .fetch_all(&store.readers)
-    .await
-    .map_err(fault)
+/// Whether a column has a text in it.
+pub(super) fn write_contains(sql: &mut QueryBuilder<Sqlite>, column: &str, text: &str) {
+    sql.push(format!("instr({column}, "));
+    sql.push_bind(text.to_owned());
+    sql.push(") > 0");
+}
+
+/// A text with A to Z in small letters.
+pub(super) fn write_folded(sql: &mut QueryBuilder<Sqlite>, value: impl FnOnce(&mut QueryBuilder<Sqlite>)) {
+    sql.push("lower(");
+    value(sql);
+    sql.push(")");
+}
+
+pub(super) fn write_number(sql: &mut QueryBuilder<Sqlite>, literal: &Literal) {
+    match literal {
+        Literal::Integer(number) => match i64::try_from(*number) {
+            Ok(number) => sql.push_bind(number),
+            // What is larger, SQLite has as a float as well.
+            Err(_) => sql.push_bind(*number as f64),
+        },
+        Literal::Float(number) => sql.push_bind(*number),
+        Literal::Text(_) | Literal::Bool(_) => sql.push("NULL"),
+    };
+}
+
+/// Number of axes.
+pub(super) fn write_rank(sql: &mut QueryBuilder<Sqlite>) {
+    sql.push("json_array_length(a.meta, '$.space.shape')");
+}
+
+/// An attribute of an object where it is of that kind, else NULL.
+pub(super) fn write_attribute(sql: &mut QueryBuilder<Sqlite>, object: &str, name: &str, kind: Option<Kind>) {
+    let path = format!("$.\"{name}\"");
+    let types = match kind {
+        None => "nullif(json_type(",
+        Some(Kind::Number | Kind::Text) => "CASE WHEN json_type(",
+        Some(Kind::Bool) => "CASE json_type(",
+    };
+    sql.push(format!("{types}{object}.attributes, "));
+    sql.push_bind(path.clone());
+    match kind {
+        // The type of null is a word, of nothing it is NULL.
+        None => {
+            sql.push("), 'null')");
+        }
+        Some(Kind::Bool) => {
+            sql.push(") WHEN 'true' THEN 1 WHEN 'false' THEN 0 END");
+        }
+        Some(kind) => {
+            let is_of = if kind == Kind::Number { "IN ('integer', 'real')" } else { "= 'text'" };
+            sql.push(format!(") {is_of} THEN json_extract({object}.attributes, "));
+            sql.push_bind(path);
+            sql.push(") END");
+        }
+    }
 }
 
 /// Arrays of one file at these paths, among the experiment's of a dataset.

@@ -194,7 +194,9 @@ pub async fn search_finds_words_as_they_are(world: &World) {
         ("raw nothing", 0),
         ("inside nul", 1),
         ("a\0b", 0),
-        ("' OR 1=1 --", 0),
+        ("\"' OR 1=1 --\"", 0),
+        ("session-other", 1),
+        ("raw-mouse_1", 2),
     ] {
         let found = crate::all_pages!(2u32, |page| world.first.search(query, page));
         // "b" is also in no other text: "session-ü b" is the animal MouseX1's experiment.
@@ -212,4 +214,57 @@ pub async fn search_finds_words_as_they_are(world: &World) {
     let smaller = publication(registered("a.h5"), 2).dataset(&path("MouseX1", "b", "raw"), chunked(1));
     world.first.publish(&smaller).await.unwrap();
     assert_eq!(crate::all_pages!(2u32, |page| world.first.search("raw", page)).len(), 1);
+}
+
+/// What both databases answer to a condition.
+pub async fn search_compares_what_datasets_have(world: &World) {
+    let dataset = |name: &str, attributes| (path("m1", "day1", name), ObjectKind::Dataset, attributes);
+    let (a, b, c) = (
+        dataset("s/data", json!({"unit": "volts", "gain": 0.1, "flag": true, "note": "nul \u{0}"})),
+        dataset("s/starting_time", json!({"rate": 30000.0, "gain": 9_007_199_254_740_993_i64})),
+        dataset("other", json!({"unit": "Volts", "gain": "0.1", "flag": false, "none": null})),
+    );
+    let mut file = publication(registered("a.h5"), 1).object(
+        &path("m1", "day1", "s"),
+        ObjectKind::Group,
+        json!({"neurodata_type": "ElectricalSeries"}),
+        None,
+    );
+    for (path, kind, attributes) in [a, b, c] {
+        file = file.object(&path, kind, attributes, Some(chunked(3)));
+    }
+    let facts = ExperimentFacts { species: Some("Mus musculus".into()), ..ExperimentFacts::default() };
+    world.first.publish(&Publication { facts, ..file }).await.unwrap();
+    for (query, expected) in [
+        ("unit = 'volts'", &["s/data"][..]),
+        ("unit like 'VOLT_'", &["other", "s/data"]),
+        ("unit contains '%'", &[]),
+        ("attr.gain = 0.1", &["s/data"]),
+        ("attr.gain = '0.1'", &["other"]),
+        ("attr.gain = 9007199254740993", &["s/starting_time"]),
+        ("attr.gain = 9007199254740992", &[]),
+        ("attr.gain > 0", &["s/data", "s/starting_time"]),
+        ("attr.gain in (0.1, 7)", &["s/data"]),
+        ("attr.flag = true", &["s/data"]),
+        ("attr.flag != true", &["other"]),
+        ("not attr.flag = true", &["other"]),
+        ("attr.none is null", &["other", "s/data", "s/starting_time"]),
+        ("attr.flag is not null", &["other", "s/data"]),
+        ("attr.note contains 'nul'", &["s/data"]),
+        ("rate between 20000 and 30000", &["s/data", "s/starting_time"]),
+        ("neurodata_type = 'ElectricalSeries' AND unit = 'volts'", &["s/data"]),
+        ("species = 'Mus musculus' dataset like '%other'", &["other"]),
+        ("species = 'mus musculus'", &[]),
+        ("rank > 9", &[]),
+        ("rows >= 0 AND NOT (dataset = 'other' OR s)", &[]),
+        ("volts OR starting_time", &["other", "s/data", "s/starting_time"]),
+        ("starting-time", &["s/starting_time"]),
+    ] {
+        let found = crate::all_pages!(2u32, |page| world.first.search(query, page));
+        let names: Vec<&str> = found.iter().map(|found| found.path.dataset.as_str()).collect();
+        assert_eq!(names, expected, "{query}");
+    }
+    let refused = world.first.search("spezies = 'x'", &Page::default()).await.unwrap_err();
+    assert_eq!(refused.kind, ErrorKind::Refused("bad_expression".into()));
+    assert!(refused.message.contains("did you mean \"species\""), "{}", refused.message);
 }

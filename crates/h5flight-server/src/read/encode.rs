@@ -16,6 +16,7 @@ use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint};
 
 use super::internal;
+use super::window::Outlet;
 use crate::error::{Error, Result};
 
 /// Pieces of a body below this size are put together: each one that leaves alone costs a frame of HTTP/2 and, where it
@@ -121,11 +122,6 @@ impl Encoder {
         Ok(Self { stream, compresses: compression.is_some() })
     }
 
-    /// Whether encoding takes work beyond a few headers.
-    pub fn compresses(&self) -> bool {
-        self.compresses
-    }
-
     /// The messages of a batch that begins at `first_row` of the result and has `rows` of its rows.
     ///
     /// # Errors
@@ -138,6 +134,18 @@ impl Encoder {
         }
         let bytes = messages.iter().map(|message| message.body_bytes() as u64).sum();
         Ok(EncodedBatch { messages, rows, bytes })
+    }
+}
+
+impl Outlet for Encoder {
+    type Item = EncodedBatch;
+
+    fn compresses(&self) -> bool {
+        self.compresses
+    }
+
+    fn pass(&mut self, batch: RecordBatch, rows: std::ops::Range<u64>) -> Result<EncodedBatch> {
+        self.batch(&batch, rows.start, rows.end - rows.start)
     }
 }
 

@@ -33,7 +33,7 @@ pub struct ReadStream {
 }
 
 /// What makes the batches.
-pub(super) enum Pipeline {
+pub(crate) enum Pipeline {
     /// A task, some batches ahead of the client.
     Running(AbortOnDropHandle<Result<()>>),
     /// Nothing any more: all batches are made. A task has the memory reserved that they take while they wait.
@@ -49,7 +49,7 @@ struct Sending {
 }
 
 impl ReadStream {
-    pub(super) fn new(
+    pub(crate) fn new(
         schema: FlightMessage,
         batches: mpsc::Receiver<EncodedBatch>,
         pipeline: Pipeline,

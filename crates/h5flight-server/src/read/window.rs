@@ -13,6 +13,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, SchemaRef};
 use h5flight_array::batch::Decoded;
 use h5flight_array::plan::{BatchPlan, BlockId, Plan};
@@ -20,7 +21,6 @@ use h5flight_array::{Error as ArrayError, Reason};
 use tokio::sync::mpsc::error::SendTimeoutError;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-use super::encode::{EncodedBatch, Encoder};
 use super::fetch::{Fetched, Fetcher, Fetching};
 use super::internal;
 use crate::blocking::Lane;
@@ -46,6 +46,18 @@ const AHEAD_BYTES_MIN: u64 = 1 << 20;
 const COPIED_HERE_BYTES_MAX: u64 = 3 << 20;
 /// The same for several columns, records and strings, whose values are taken one by one.
 const CONVERTED_HERE_BYTES_MAX: u64 = 64 << 10;
+
+/// Where assembled batches go.
+pub(super) trait Outlet: Send + 'static {
+    /// What a batch becomes.
+    type Item: Send + 'static;
+
+    /// Whether that takes work beyond a few headers.
+    fn compresses(&self) -> bool;
+
+    /// Takes a batch with these rows of the result.
+    fn pass(&mut self, batch: RecordBatch, rows: std::ops::Range<u64>) -> Result<Self::Item>;
+}
 
 /// The blocks of one read, from being asked for to being let go.
 pub(super) struct Window {
@@ -105,11 +117,11 @@ impl Window {
     ///
     /// # Errors
     /// What fetching, decoding or assembling finds; `busy` without memory or with a client that does not read.
-    pub(super) async fn run(
+    pub(super) async fn run<O: Outlet>(
         mut self,
-        mut encoder: Encoder,
+        mut outlet: O,
         schema: SchemaRef,
-        out: mpsc::Sender<EncodedBatch>,
+        out: mpsc::Sender<O::Item>,
     ) -> Result<()> {
         for at in 0..self.plan.batches() {
             self.look_ahead(at).await?;
@@ -117,18 +129,18 @@ impl Window {
             let blocks = self.collect(&batch).await?;
             let (plan, schema) = (Arc::clone(&self.plan), Arc::clone(&schema));
             let (rows, used, short) =
-                (batch.rows(), batch.blocks().to_vec(), self.is_short(&batch) && !encoder.compresses());
+                (batch.rows(), batch.blocks().to_vec(), self.is_short(&batch) && !outlet.compresses());
             let assemble = move || {
                 let records = plan.assemble(&batch, &blocks)?;
                 let records = records.with_schema(schema).map_err(|error| internal("a batch's schema", error))?;
-                let encoded = encoder.batch(&records, rows.start, rows.end - rows.start)?;
-                Ok::<_, Error>((encoder, encoded))
+                let passed = outlet.pass(records, rows)?;
+                Ok::<_, Error>((outlet, passed))
             };
-            let encoded;
-            (encoder, encoded) =
+            let passed;
+            (outlet, passed) =
                 if short { assemble()? } else { self.service.blocking.run(Lane::Deliver, assemble).await? };
             self.let_go(at, &used);
-            if self.send(at, encoded, &out).await?.is_break() {
+            if self.send(at, passed, &out).await?.is_break() {
                 return Ok(());
             }
         }
@@ -148,24 +160,19 @@ impl Window {
     ///
     /// # Errors
     /// `busy` with a client that does not read.
-    async fn send(
-        &mut self,
-        at: usize,
-        encoded: EncodedBatch,
-        out: &mpsc::Sender<EncodedBatch>,
-    ) -> Result<ControlFlow<()>> {
+    async fn send<T: Send>(&mut self, at: usize, passed: T, out: &mpsc::Sender<T>) -> Result<ControlFlow<()>> {
         let stall_timeout = Duration::from_millis(self.service.config.stall_timeout_ms);
         let patience = PATIENCE.min(stall_timeout);
-        let encoded = match out.send_timeout(encoded, patience).await {
+        let passed = match out.send_timeout(passed, patience).await {
             Ok(()) => {
                 self.ahead_bytes_max = (2 * self.ahead_bytes_max).clamp(AHEAD_BYTES_MIN, AHEAD_BYTES);
                 return Ok(ControlFlow::Continue(()));
             }
             Err(SendTimeoutError::Closed(_)) => return Ok(ControlFlow::Break(())),
-            Err(SendTimeoutError::Timeout(encoded)) => encoded,
+            Err(SendTimeoutError::Timeout(passed)) => passed,
         };
         self.draw_in(at + 1);
-        match out.send_timeout(encoded, stall_timeout - patience).await {
+        match out.send_timeout(passed, stall_timeout - patience).await {
             Ok(()) => Ok(ControlFlow::Continue(())),
             Err(SendTimeoutError::Closed(_)) => Ok(ControlFlow::Break(())),
             Err(SendTimeoutError::Timeout(_)) => {

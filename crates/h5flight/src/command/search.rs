@@ -1,4 +1,4 @@
-//! `h5flight search`: datasets whose names, experiments or attributes contain all words.
+//! `h5flight search`: datasets by words and conditions.
 
 use h5flight_proto::v1::{Dataset, SearchRequest};
 
@@ -12,7 +12,7 @@ use crate::table::Align::{Left, Right};
 /// Arguments.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Words, all of which must occur in names or attributes; case does not matter
+    /// Words, all of which must occur in names or attributes, and conditions: "speed unit = 'm/s' AND rate > 100"
     #[arg(required = true)]
     pub words: Vec<String>,
     #[command(flatten)]

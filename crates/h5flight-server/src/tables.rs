@@ -1,0 +1,229 @@
+//! Tables: rows of several datasets in one stream, with a filter that is asked before the rows are read.
+//!
+//! | stop | where |
+//! |---|---|
+//! | which datasets the columns are, and whether they fit together | [`layout`] |
+//! | which rows the filter leaves | [`filter`] |
+//! | the values of a column in some rows | [`column`] |
+//! | batch by batch to the client | here |
+//!
+//! Every value comes through [`crate::read`]: the same plans, caches and fingerprints as of any other read. A table is
+//! gone through in blocks of rows: first the columns of the filter, then what it leaves of the others. In memory is one
+//! block's worth of short columns, and of the long ones one batch.
+
+mod column;
+mod filter;
+mod layout;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::datatypes::{FieldRef, Schema, SchemaRef};
+use arrow::ipc::CompressionType;
+use h5flight_array::Reason;
+use h5flight_array::expression::Expression;
+use h5flight_catalog::model::{DatasetPath, VersionSelector};
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+
+use self::column::{Column, Reader};
+use self::layout::Table;
+use crate::error::{Error, Result};
+use crate::memory::{reserve, units};
+use crate::read::{BATCHES_QUEUED_MAX, EncodedBatch, Encoder, FlightMessage, Pipeline, ReadStats, ReadStream};
+use crate::service::Service;
+
+/// The size of a batch that nobody wished for, in bytes.
+const BATCH_BYTES: u64 = 4 << 20;
+/// Rows of a block at most: what the filter is asked for at once.
+const BLOCK_ROWS_MAX: u64 = 1 << 16;
+/// The rows of another table that a region is expanded with, in bytes: they are in memory as a whole.
+const EXPANDED_BYTES_MAX: u64 = 64 << 20;
+/// What a table holds, in batches: one being put together from its parts, one encoded, and those that wait.
+const BATCHES_HELD: u64 = 4 + BATCHES_QUEUED_MAX as u64;
+
+/// What is asked for, checked.
+#[derive(Clone, Debug)]
+pub struct TableRequest {
+    /// The group or dataset.
+    pub path: DatasetPath,
+    /// Columns, in order; empty is all.
+    pub columns: Vec<String>,
+    /// Which rows.
+    pub filter: Option<Expression>,
+    /// Only these rows of the table, before the filter.
+    pub rows: Option<Range<u64>>,
+    /// Version.
+    pub version: VersionSelector,
+    /// Regions that are joined.
+    pub expand: Vec<String>,
+    /// Target size of a batch, in bytes.
+    pub batch_bytes: Option<u64>,
+    /// Of batches on the wire.
+    pub compression: Option<CompressionType>,
+}
+
+/// A table that is decided but not begun.
+pub struct Planned {
+    reader: Reader,
+    table: Table,
+    /// What is delivered.
+    pub schema: SchemaRef,
+    rows: Range<u64>,
+}
+
+impl Planned {
+    /// How many rows come; `None` where a filter decides.
+    pub fn records(&self, request: &TableRequest) -> Option<u64> {
+        request.filter.is_none().then_some(self.rows.end - self.rows.start)
+    }
+}
+
+/// Finds the columns and what they look like. Reads no values but those of small tables that regions are expanded with.
+///
+/// # Errors
+/// `not_a_table`, `malformed_table`, `column_not_found`, `bad_expression`, and what reads of the columns are refused with.
+pub async fn plan(service: &Arc<Service>, request: &TableRequest) -> Result<Planned> {
+    let stats = Arc::new(ReadStats::default());
+    let reader =
+        Reader { service: Arc::clone(service), stats, batch_bytes: request.batch_bytes.unwrap_or(BATCH_BYTES) };
+    let mut table = layout::find(&reader, request).await?;
+    if let Some(filter) = &request.filter {
+        filter::check(filter, &table)?;
+    }
+    for name in &request.expand {
+        expand(&reader, &mut table, name).await?;
+    }
+    let fields: Vec<FieldRef> = table.shown().map(|column| Arc::clone(&column.field)).collect();
+    let schema = Arc::new(Schema::new_with_metadata(fields, table.metadata.clone()));
+    let rows = match &request.rows {
+        None => 0..table.rows,
+        Some(asked) => asked.start.min(table.rows)..asked.end.min(table.rows),
+    };
+    Ok(Planned { reader, table, schema, rows })
+}
+
+/// Reads a table.
+///
+/// # Errors
+/// Everything that can be known before the first row; later errors come through the stream.
+pub async fn read(service: &Arc<Service>, request: TableRequest) -> Result<ReadStream> {
+    let planned = plan(service, &request).await?;
+    let wanted = units(service, BATCHES_HELD * planned.reader.batch_bytes).min(service.read_memory_units / 3);
+    let reserved = reserve(service, &service.batch_memory, wanted).await?;
+    let encoder = Encoder::new(&planned.schema, request.compression)?;
+    let schema = FlightMessage::of_schema(&planned.schema);
+    let stats = Arc::clone(&planned.reader.stats);
+    let (sender, receiver) = mpsc::channel(BATCHES_QUEUED_MAX);
+    let task = tokio::spawn(async move {
+        let _reserved = reserved;
+        run(planned, request.filter, encoder, sender).await
+    });
+    Ok(ReadStream::new(schema, receiver, Pipeline::Running(AbortOnDropHandle::new(task)), stats))
+}
+
+/// Block by block, batch by batch. Ends early, and well, when nobody receives any more.
+async fn run(
+    planned: Planned,
+    filter: Option<Expression>,
+    mut encoder: Encoder,
+    out: mpsc::Sender<EncodedBatch>,
+) -> Result<()> {
+    let Planned { reader, table, schema, rows } = planned;
+    let block_rows = table.block_rows(reader.batch_bytes);
+    let (mut sent_rows, mut sent_bytes) = (0u64, 0u64);
+    let mut first = rows.start;
+    while first < rows.end {
+        let block = first..first.saturating_add(block_rows).min(rows.end);
+        first = block.end;
+        let selected = match &filter {
+            None => block.clone().collect(),
+            Some(filter) => filter::selected(&reader, &table, filter, block.clone()).await?,
+        };
+        if selected.is_empty() {
+            continue;
+        }
+        let prepared = column::prepare(&reader, &table, block, &selected).await?;
+        for part in prepared.parts(reader.batch_bytes) {
+            let rows = selected.get(part).unwrap_or_default();
+            let batch = batch(&reader, &prepared, rows, &schema).await?;
+            let encoded = encoder.batch(&batch, sent_rows, rows.len() as u64)?;
+            sent_rows += rows.len() as u64;
+            sent_bytes = sent_bytes.saturating_add(encoded.bytes);
+            let bytes_max = reader.service.config.result_bytes_max;
+            if bytes_max > 0 && sent_bytes > bytes_max {
+                let message = format!(
+                    "the table has more than {bytes_max} bytes, which is all the server sends (result_bytes_max); ask for fewer rows or columns"
+                );
+                return Err(Error::new(Reason::ResultTooLarge, message));
+            }
+            let stall = std::time::Duration::from_millis(reader.service.config.stall_timeout_ms);
+            match out.send_timeout(encoded, stall).await {
+                Ok(()) => {}
+                Err(mpsc::error::SendTimeoutError::Closed(_)) => return Ok(()),
+                Err(mpsc::error::SendTimeoutError::Timeout(_)) => {
+                    let message = format!("the client has not read for {} ms", stall.as_millis());
+                    return Err(Error::new(Reason::Busy, message));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn batch(
+    reader: &Reader,
+    prepared: &column::Prepared<'_>,
+    rows: &[u64],
+    schema: &SchemaRef,
+) -> Result<RecordBatch> {
+    let columns: Vec<ArrayRef> = prepared.values(reader, rows).await?;
+    let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
+    RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)
+        .map_err(|error| column::internal("putting a table together", error))
+}
+
+/// Reads the table that a region points to, and has the region deliver its rows.
+async fn expand(reader: &Reader, table: &mut Table, name: &str) -> Result<()> {
+    let names = table.names();
+    let Some(column) = table.columns.iter_mut().find(|column| column.name == name) else {
+        return Err(layout::no_column(name, &names));
+    };
+    let Some(target) = column.region.clone() else {
+        let message = format!("column {name:?} is no region: it points to no other table");
+        return Err(Error::new(Reason::BadRequest, message));
+    };
+    let request = TableRequest {
+        path: DatasetPath { dataset: target, ..table.path.clone() },
+        columns: Vec::new(),
+        filter: None,
+        rows: None,
+        version: table.version.clone(),
+        expand: Vec::new(),
+        batch_bytes: None,
+        compression: None,
+    };
+    let target = layout::find(reader, &request).await?;
+    let selected: Vec<u64> = (0..target.rows).collect();
+    if target.rows.saturating_mul(target.row_bytes()) > EXPANDED_BYTES_MAX {
+        let message =
+            format!("the table that {name:?} points to has more than {EXPANDED_BYTES_MAX} bytes: read it by itself");
+        return Err(Error::new(Reason::ResultTooLarge, message));
+    }
+    let prepared = column::prepare(reader, &target, 0..target.rows, &selected).await?;
+    if prepared.long_bytes() > EXPANDED_BYTES_MAX {
+        let message =
+            format!("the table that {name:?} points to has more than {EXPANDED_BYTES_MAX} bytes: read it by itself");
+        return Err(Error::new(Reason::ResultTooLarge, message));
+    }
+    let fields: Vec<FieldRef> = target.shown().map(|column| Arc::clone(&column.field)).collect();
+    let schema = Arc::new(Schema::new(fields));
+    let rows = batch(reader, &prepared, &selected, &schema).await?;
+    column.join(rows)
+}
+
+/// Whether a column that is found by name is one with a single value a row.
+fn is_plain(column: &Column) -> bool {
+    column.indexes.is_empty()
+}

@@ -1,0 +1,89 @@
+"""Searches by words and conditions: the same text in Python, at the command line and over gRPC."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import grpc
+import h5flight
+import pytest
+
+from server import Server
+from test_nwb import write_recording
+
+
+@pytest.fixture(scope="module")
+def recorded(server: Server, client: h5flight.Client) -> h5flight.Client:
+    path = Path(server.roots["lab"]) / "searched.nwb"
+    write_recording(path)
+    (report,) = client.register(path)
+    assert report["publication"] is not None, report
+    return client
+
+
+CASES = [
+    ("mouse-017 speed", {"acquisition/speed/data", "acquisition/speed/timestamps"}),
+    ("unit = 'volts'", {"acquisition/raw/data"}),
+    ("neurodata_type = 'ElectricalSeries' AND rank = 2", {"acquisition/raw/data"}),
+    ("rate > 20000 AND unit = 'volts'", {"acquisition/raw/data"}),
+    ("unit like 'M/S'", {"acquisition/speed/data"}),
+    ("attr.conversion < 0.001 and animal = 'mouse-017'", {"acquisition/raw/data"}),
+    ("dataset contains 'SPIKE_TIMES' species = 'Mus musculus'", {"units/spike_times", "units/spike_times_index"}),
+    ("rank = 2 OR dataset = 'units/id'", {"acquisition/raw/data", "units/id"}),
+    ("start_time >= '2024-03-05' AND start_time < '2024-03-06' AND unit = 'm/s'", {"acquisition/speed/data"}),
+    ("unit = 'volts' AND NOT session_id = 'day1'", set()),
+]
+
+
+@pytest.mark.parametrize(("query", "expected"), CASES)
+def test_conditions_find_what_has_them(
+    recorded: h5flight.Client, server: Server, contract: SimpleNamespace, query: str, expected: set[str]
+) -> None:
+    found = {dataset.name for dataset in recorded.search(query)}
+    assert found == expected
+    told = server.command("search", query, "--json")
+    assert told.returncode == 0, told.stderr
+    assert {entry["dataset"] for entry in json.loads(told.stdout)} == expected
+    with grpc.insecure_channel(server.url.removeprefix("grpc://")) as channel:
+        service = contract.service.DataServiceStub(channel)
+        answer = service.Search(contract.data.SearchRequest(query=query), timeout=60)
+    assert {dataset.dataset for dataset in answer.datasets} == expected
+
+
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        ("specis = 'Mus musculus'", 'did you mean "species"?'),
+        ("rate = 'fast'", "is a number"),
+        ("unit = volts", "character 8"),
+        ("(unit = 'volts'", "expected ')'"),
+    ],
+)
+def test_what_cannot_be_asked_is_told(recorded: h5flight.Client, server: Server, query: str, told: str) -> None:
+    with pytest.raises(h5flight.H5FlightError) as refused:
+        recorded.search(query)
+    assert refused.value.reason == "bad_expression"
+    assert told in str(refused.value)
+    command = server.command("search", query)
+    assert command.returncode == 1
+    assert told in command.stderr
+
+
+def test_a_table_is_shown_and_written(recorded: h5flight.Client, server: Server, tmp_path: Path) -> None:
+    names = ("mouse-017", "day1", "intervals/trials")
+    shown = server.command("table", *names, "--where", "choice = 'left'", "--columns", "id,choice", "--json")
+    assert shown.returncode == 0, shown.stderr
+    rows = json.loads(shown.stdout)["rows"]
+    assert rows == [{"id": str(i), "choice": "left"} for i in range(0, 12, 2)]
+    out = tmp_path / "trials.parquet"
+    written = server.command("table", *names, "--where", "start_time >= 3", "-o", str(out))
+    assert written.returncode == 0, written.stderr
+    import pyarrow.parquet as pq
+
+    expected = recorded.table(*names, where="start_time >= 3")
+    assert pq.read_table(out).to_pylist() == expected.to_pylist()
+    assert len(expected) == 9
+    refused = server.command("table", *names, "--where", "start_time >")
+    assert (refused.returncode, "character 13" in refused.stderr) == (1, True), refused.stderr
