@@ -95,6 +95,10 @@ reasons! {
     UploadOffset = "upload_offset",
     /// The stream of an upload broke off; what came is kept, go on from there.
     UploadBroken = "upload_broken",
+    /// The rows of a put do not fit the dataset, or have a type that cannot be written.
+    PutMismatch = "put_mismatch",
+    /// A put of this writer with a later sequence number is there already, and this one is not known.
+    PutSequence = "put_sequence",
     /// The data folder belongs to another catalogue, so that no file of it can be told to be garbage.
     GarbageRefused = "garbage_refused",
     /// The upload is larger than the server takes.

@@ -29,6 +29,8 @@ pub(crate) fn of_constraint(name: &str) -> Meaning {
         "files_place_generation_key"
         | "datasets_experiment_name_key"
         | "versions_dataset_number_key"
+        | "extents_pkey"
+        | "puts_pkey"
         | "tags_dataset_name_key"
         | "ingests_pkey" => Meaning::Conflict,
         // A prefix drawn twice: the next try draws another.

@@ -98,6 +98,21 @@ pub trait Catalog: Send + Sync {
     /// [`ErrorKind::DatasetExists`] naming the dataset; [`ErrorKind::Conflict`] when another publication won, and
     /// [`ErrorKind::VersionConflict`] when it is not based on what it expected.
     async fn publish(&self, publication: &Publication) -> Result<Published>;
+    /// Publishes a managed file with one dataset as more rows of a dataset: the next version is the one before with these
+    /// rows behind it. Animal, experiment, dataset and the groups above it are made where they are missing; then, and
+    /// where the dataset is no longer in its file, it is the whole version. Links are followed to the dataset. No rows
+    /// are no new version. Costs the same whatever was appended before.
+    ///
+    /// A writer's put that is known already changes nothing and is answered as it was, with `already`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Refused`] with `put_mismatch` when element type or shape of the rows are others, or the dataset is
+    /// virtual, a scalar or has a problem, and with `put_sequence` when only later puts of the writer are known;
+    /// [`ErrorKind::VersionConflict`] when another version is the newest than was expected, [`ErrorKind::Conflict`] when
+    /// another row is the next one; [`ErrorKind::Invalid`] when it had more than 2^63 - 1 rows.
+    async fn append(&self, append: &Append) -> Result<Appended>;
+    /// What a put made, whatever its mode, if it is known; `already` is set.
+    async fn find_append(&self, path: &DatasetPath, writer: &str, sequence: u64) -> Result<Option<Appended>>;
     /// Marks a file as unreadable, with its stable reason: reads of it are refused until it is registered anew.
     async fn quarantine(&self, file_id: i64, reason: &str, message: &str) -> Result<()>;
     /// Takes that mark away: the file was found whole again.

@@ -10,8 +10,10 @@ use serde_json::{Map, Value};
 use std::collections::HashSet;
 use std::sync::Arc;
 
+mod append;
 mod history;
 
+pub use append::*;
 pub use history::*;
 
 /// How a catalogue is opened.
@@ -297,6 +299,8 @@ pub struct Publication {
     pub principal: String,
     /// What it was based on; empty when it does not matter.
     pub expected: Vec<ExpectedVersion>,
+    /// By which a retry is known; only of a publication with exactly one dataset.
+    pub writer: Option<WriterSequence>,
 }
 
 /// What a publication made.
@@ -316,6 +320,8 @@ pub struct Published {
     pub superseded: Vec<[u8; 16]>,
     /// True when an earlier publication with the same key or the same fingerprint already did it.
     pub already: bool,
+    /// Of a publication with a writer: the version that it made, or found made.
+    pub put: Option<Appended>,
 }
 
 /// Which part of a long list.

@@ -36,7 +36,7 @@ macro_rules! select_current_arrays {
             "SELECT ",
             crate::rows::array_columns!(),
             " FROM datasets d JOIN versions v ON v.id = d.current_version_id \
-             JOIN extents x ON x.version_id = v.id AND x.ordinal = 0 AND x.array_row = 0 AND x.rows = v.rows \
+             JOIN extents x ON x.version_id = coalesce(v.extents_of, v.id) AND x.ordinal = 0 AND x.array_row = 0 AND x.rows = v.rows \
              JOIN arrays a ON a.id = x.array_id AND a.rows = x.rows JOIN files f ON f.id = a.file_id \
              WHERE d.experiment_id = (SELECT experiment_id FROM datasets WHERE id = $1) AND d.withdrawn_by IS NULL "
         )

@@ -16,6 +16,8 @@ use crate::fault::{self as faults, Meaning};
 
 #[path = "portable/access.rs"]
 mod access;
+#[path = "portable/append.rs"]
+mod append;
 #[path = "portable/browse.rs"]
 mod browse;
 #[path = "portable/catalog.rs"]
@@ -28,6 +30,8 @@ mod find;
 mod history;
 #[path = "portable/publish.rs"]
 mod publish;
+#[path = "portable/puts.rs"]
+mod puts;
 #[path = "portable/resolve.rs"]
 mod resolve;
 #[path = "portable/sources.rs"]

@@ -60,7 +60,7 @@ pub(crate) fn dimensions(json: &str) -> Result<Vec<Dimension>> {
 }
 
 /// Facts of an array, checked.
-fn meta(json: &str) -> Result<ArrayMeta> {
+pub(crate) fn read_meta(json: &str) -> Result<ArrayMeta> {
     let meta: ArrayMeta =
         serde_json::from_str(json).map_err(|error| damaged("array facts are not understood").with_source(error))?;
     meta.check().map_err(|error| damaged("array facts contradict themselves").with_source(error))?;
@@ -193,7 +193,7 @@ macro_rules! version_columns {
              d.name AS dataset, v.created_at, CASE WHEN x.ordinal = 0 THEN CAST(o.attributes AS TEXT) END AS \
              attributes, \
              CASE WHEN x.ordinal = 0 THEN CAST(o.dimensions AS TEXT) END AS dimensions, \
-             x.first_row, x.array_row, x.rows, ",
+             x.first_row, x.array_row, x.rows, v.rows AS version_rows, ",
             crate::rows::array_columns!()
         )
     };
@@ -215,6 +215,7 @@ pub(crate) struct VersionRow {
     first_row: i64,
     array_row: i64,
     rows: i64,
+    version_rows: i64,
     #[sqlx(flatten)]
     pub(crate) array: ArrayRow,
 }
@@ -313,6 +314,7 @@ fn version_of(extents: Vec<VersionRow>, runs: Vec<RunRow>) -> Result<ResolvedVer
         extents: Vec::with_capacity(extents.len()),
     };
     let mut known = Known { runs_by_array: by_array(runs)?, ..Known::default() };
+    let version_rows = unsigned("a number of rows", first.version_rows)?;
     let mut next_row = 0u64;
     for row in extents {
         let (first_row, array_row) = (unsigned("a row", row.first_row)?, unsigned("a row", row.array_row)?);
@@ -322,8 +324,17 @@ fn version_of(extents: Vec<VersionRow>, runs: Vec<RunRow>) -> Result<ResolvedVer
             let id = row.version_id;
             return Err(damaged(format_args!("extents of version {id} do not join at row {next_row}")));
         }
+        // The list may go on behind the version, even within an extent. An empty beginning is nothing once rows follow.
+        let rows = rows.min(version_rows.saturating_sub(first_row));
+        if rows == 0 && version_rows > 0 {
+            continue;
+        }
         next_row = first_row.checked_add(rows).ok_or_else(|| damaged("a version has more than 2^64 rows"))?;
         version.extents.push(Extent { first_row, array_row, rows, array: known.array(row.array)? });
+    }
+    if next_row != version_rows {
+        let id = version.version_id;
+        return Err(damaged(format_args!("version {id} has {next_row} of {version_rows} rows")));
     }
     Ok(version)
 }
@@ -350,7 +361,7 @@ impl Known {
             }
         };
         let id = row.array_id;
-        let meta = meta(&row.meta)?;
+        let meta = read_meta(&row.meta)?;
         if unsigned("a row", row.array_rows)? != rows_of(&meta) {
             return Err(damaged(format_args!("array {id} has another number of rows than its shape says")));
         }
@@ -402,13 +413,26 @@ macro_rules! select_summaries {
              JOIN experiments e ON e.id = d.experiment_id \
              JOIN animals n ON n.id = e.animal_id ",
             $versions,
-            "JOIN extents x ON x.version_id = v.id AND x.ordinal = 0 \
+            "JOIN extents x ON x.version_id = coalesce(v.extents_of, v.id) AND x.ordinal = 0 \
              JOIN arrays a ON a.id = x.array_id \
              JOIN objects o ON o.id = v.object_id "
         )
     };
 }
 pub(crate) use select_summaries;
+
+/// The condition that no current version has the bytes of an array `a`. A list of extents belongs to one dataset.
+macro_rules! not_in_use {
+    () => {
+        "AND NOT EXISTS (SELECT 1 FROM arrays same JOIN extents used ON used.array_id = same.id \
+                         JOIN versions list ON list.id = used.version_id \
+                         JOIN datasets d ON d.id = list.dataset_id \
+                         JOIN versions v ON v.id = d.current_version_id AND used.version_id = coalesce(v.extents_of, v.id) \
+                         WHERE same.identity = a.identity AND d.withdrawn_by IS NULL \
+                           AND (used.ordinal = 0 OR used.first_row < v.rows))"
+    };
+}
+pub(crate) use not_in_use;
 
 /// A listed dataset.
 #[derive(FromRow)]
@@ -441,7 +465,7 @@ impl SummaryRow {
 
 /// Facts of the first array of a version of so many rows.
 fn meta_of_rows(json: &str, rows: i64) -> Result<ArrayMeta> {
-    let mut meta = meta(json)?;
+    let mut meta = read_meta(json)?;
     if let Space::Simple { shape } = &mut meta.space
         && let Some(first) = shape.first_mut()
     {
@@ -453,11 +477,11 @@ fn meta_of_rows(json: &str, rows: i64) -> Result<ArrayMeta> {
 /// A version in a history.
 #[derive(FromRow)]
 pub(crate) struct VersionSummaryRow {
-    number: i64,
+    pub(crate) number: i64,
     created_at: DateTime<Utc>,
     principal: String,
     meta: String,
-    rows: i64,
+    pub(crate) rows: i64,
     chunks: i64,
     stored_bytes: i64,
     restored_number: Option<i64>,
@@ -465,19 +489,20 @@ pub(crate) struct VersionSummaryRow {
     source_name: String,
     problem_reason: Option<String>,
     problem_message: Option<String>,
-    extents: i64,
+    /// The version whose list of extents it has.
+    pub(crate) list: i64,
 }
 
 impl VersionSummaryRow {
     /// With its tags taken out of those of all versions.
-    pub(crate) fn summary(self, tags: &mut HashMap<i64, Vec<String>>) -> Result<VersionSummary> {
+    pub(crate) fn summary(self, extents: u64, tags: &mut HashMap<i64, Vec<String>>) -> Result<VersionSummary> {
         let restored = self.restored_number.map(|number| unsigned("the number of a version", number));
         Ok(VersionSummary {
             number: unsigned("the number of a version", self.number)?,
             created_at: self.created_at,
             principal: self.principal,
             meta: meta_of_rows(&self.meta, self.rows)?,
-            extents: unsigned("a number of extents", self.extents)?,
+            extents,
             chunks: unsigned("a number of chunks", self.chunks)?,
             stored_bytes: unsigned("a number of bytes", self.stored_bytes)?,
             source_name: self.source_name,

@@ -18,6 +18,8 @@ use crate::fault::{self as faults, Meaning};
 
 #[path = "portable/access.rs"]
 mod access;
+#[path = "portable/append.rs"]
+mod append;
 #[path = "portable/browse.rs"]
 mod browse;
 #[path = "portable/catalog.rs"]
@@ -30,6 +32,8 @@ mod find;
 mod history;
 #[path = "portable/publish.rs"]
 mod publish;
+#[path = "portable/puts.rs"]
+mod puts;
 #[path = "portable/resolve.rs"]
 mod resolve;
 #[path = "portable/sources.rs"]
@@ -150,6 +154,8 @@ fn meaning(error: &dyn DatabaseError) -> Meaning {
             "datasets.experiment_id, datasets.name" => "datasets_experiment_name_key",
             "versions.dataset_id, versions.number" => "versions_dataset_number_key",
             "links.file_id, links.experiment_id, links.path" => "links_file_experiment_path_key",
+            "extents.version_id, extents.ordinal" => "extents_pkey",
+            "puts.dataset_id, puts.writer, puts.sequence" => "puts_pkey",
             "tags.dataset_id, tags.name" => "tags_dataset_name_key",
             "ingests.key" => "ingests_pkey",
             "tokens.prefix" => "tokens_prefix_key",

@@ -67,6 +67,7 @@ impl<'p> Staged<'p> {
             turns.next().await;
             staged.add_link(link)?;
         }
+        staged.check_writer()?;
         for ExpectedVersion { path, .. } in &publication.expected {
             // Only the experiments of a publication are locked while it is checked.
             if !staged.experiments.contains(&(path.animal.as_str(), path.experiment.as_str())) {
@@ -74,6 +75,16 @@ impl<'p> Staged<'p> {
             }
         }
         Ok(staged)
+    }
+
+    fn check_writer(&self) -> Result<()> {
+        let Some(WriterSequence { writer, sequence }) = &self.publication.writer else { return Ok(()) };
+        text::name("name of the writer", writer, NAME_BYTES_MAX)?;
+        storable("the sequence number", *sequence)?;
+        match self.datasets {
+            1 => Ok(()),
+            datasets => Err(Error::invalid(format!("a publication with a writer has one dataset, not {datasets}"))),
+        }
     }
 
     fn add_object(&mut self, object: &'p NewObject) -> Result<()> {
@@ -337,7 +348,7 @@ impl ExperimentIds {
         Self(ids.into_iter().collect())
     }
 
-    fn id(&self, animal: &str, experiment: &str) -> Result<i64> {
+    pub(crate) fn id(&self, animal: &str, experiment: &str) -> Result<i64> {
         let key = (animal.to_owned(), experiment.to_owned());
         self.0.get(&key).copied().ok_or_else(|| {
             Error::new(crate::ErrorKind::Database, format!("experiment {animal}/{experiment} was not written"))

@@ -5,6 +5,7 @@
 
 mod conformance {
     pub mod access;
+    pub mod append;
     pub mod browse;
     pub mod concurrency;
     pub mod dump;
@@ -23,7 +24,7 @@ use std::pin::Pin;
 use std::time::Instant;
 
 use conformance::world::{Raw, World};
-use conformance::{access, browse, concurrency, dump, history, publish, resolve, sources, verify};
+use conformance::{access, append, browse, concurrency, dump, history, publish, resolve, sources, verify};
 use h5flight_catalog::model::{DatasetPath, OpenOptions, VersionSelector};
 use h5flight_catalog::{ErrorKind, open};
 
@@ -62,6 +63,14 @@ const CASES: &[Case] = cases![
     history::a_dataset_that_its_file_lost_comes_back_by_a_rollback,
     history::tags_stay_until_they_are_moved,
     history::of_two_publications_based_on_the_same_version_one_wins,
+    append::appended_rows_come_after_the_others_in_one_shared_list,
+    append::an_append_makes_what_is_missing_and_only_that,
+    append::a_rollback_and_another_append_leave_every_version_as_it_was,
+    append::a_retry_is_answered_as_it_was,
+    append::what_does_not_fit_is_refused_and_leaves_nothing,
+    append::what_a_registered_file_serves_is_appended_to,
+    append::writers_at_once_leave_no_gap,
+    append::any_sequence_of_changes_leaves_every_version_readable,
     browse::lists_are_whole_in_pages_of_any_size,
     browse::a_description_has_children_links_and_aliases,
     browse::groups_of_several_files_are_one,
@@ -211,6 +220,7 @@ fn twenty_thousand_datasets_are_published_in_seconds_and_resolved_in_millisecond
         for url in [format!("sqlite://{}/x.db", folder.path().display()), server.url("x")] {
             let world = World::open(&url).await;
             concurrency::measure(&world).await;
+            append::measure(&world).await;
             world.check_integrity().await;
         }
     });

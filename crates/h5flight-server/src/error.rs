@@ -121,7 +121,8 @@ pub const fn code(reason: Reason) -> Code {
         | Reason::NotHdf5
         | Reason::OutsideRoots
         | Reason::NotARegularFile
-        | Reason::UploadMismatch => Code::InvalidArgument,
+        | Reason::UploadMismatch
+        | Reason::PutMismatch => Code::InvalidArgument,
         Reason::AnimalNotFound
         | Reason::ExperimentNotFound
         | Reason::DatasetNotFound
@@ -136,6 +137,7 @@ pub const fn code(reason: Reason) -> Code {
         | Reason::VirtualCycle
         | Reason::OpenForWriting
         | Reason::UploadOffset
+        | Reason::PutSequence
         | Reason::GarbageRefused
         | Reason::NullDataspace => Code::FailedPrecondition,
         Reason::DatasetExists | Reason::TagExists => Code::AlreadyExists,

@@ -229,6 +229,7 @@ fn publication(
         replace: wishes.replace,
         principal: wishes.principal.clone(),
         expected: wishes.expected.clone(),
+        writer: None,
     };
     (publication, left_out)
 }

@@ -176,7 +176,7 @@ pub(super) async fn describe_version(store: &Store, version_id: i64) -> Result<D
     let object: Option<ObjectRow> = sqlx::query_as::<Db, _>(
         "SELECT o.kind, CAST(o.attributes AS TEXT) AS attributes, CAST(o.attribute_types AS TEXT) AS attribute_types, \
                 CAST(o.dimensions AS TEXT) AS dimensions \
-         FROM versions v JOIN objects o ON o.id = v.object_id WHERE v.id = $1",
+         FROM versions v JOIN objects o ON o.id = v.object_id WHERE v.id = $1 AND v.expired_at IS NULL",
     )
     .bind(version_id)
     .fetch_optional(&store.readers)
@@ -184,7 +184,7 @@ pub(super) async fn describe_version(store: &Store, version_id: i64) -> Result<D
     .map_err(fault)?;
     let summary: Option<SummaryRow> = sqlx::query_as::<Db, _>(concat!(
         select_summaries!("JOIN versions v ON v.dataset_id = d.id "),
-        "WHERE v.id = $1"
+        "WHERE v.id = $1 AND v.expired_at IS NULL"
     ))
     .bind(version_id)
     .fetch_optional(&store.readers)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{BACKEND, Store, access, browse, dump, find, history, publish, resolve, tags, verify};
+use super::{BACKEND, Store, access, append, browse, dump, find, history, publish, puts, resolve, tags, verify};
 use crate::Catalog;
 use crate::error::Result;
 use crate::model::*;
@@ -50,6 +50,14 @@ impl Catalog for Store {
 
     async fn publish(&self, publication: &Publication) -> Result<Published> {
         publish::publish(self, publication).await
+    }
+
+    async fn append(&self, append: &Append) -> Result<Appended> {
+        append::append(self, append).await
+    }
+
+    async fn find_append(&self, path: &DatasetPath, writer: &str, sequence: u64) -> Result<Option<Appended>> {
+        puts::find_append(self, path, writer, sequence).await
     }
 
     async fn quarantine(&self, file_id: i64, reason: &str, message: &str) -> Result<()> {

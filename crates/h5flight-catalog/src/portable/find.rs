@@ -43,11 +43,12 @@ async fn number_at(store: &Store, path: &DatasetPath, selector: &VersionSelector
         )),
         VersionSelector::Number(_) => sqlx::query_as::<Db, (i64, i64)>(concat!(
             select_number!(),
-            "WHERE n.name = $1 AND e.name = $2 AND d.name = $3 AND v.number = $4"
+            "WHERE n.name = $1 AND e.name = $2 AND d.name = $3 AND v.number = $4 AND v.expired_at IS NULL"
         )),
         VersionSelector::AsOf(_) => sqlx::query_as::<Db, (i64, i64)>(concat!(
             select_number!(),
-            "WHERE n.name = $1 AND e.name = $2 AND d.name = $3 AND v.created_at <= $4 ORDER BY v.number DESC LIMIT 1"
+            "WHERE n.name = $1 AND e.name = $2 AND d.name = $3 AND v.created_at <= $4 AND v.expired_at IS NULL \
+             ORDER BY v.number DESC LIMIT 1"
         )),
         VersionSelector::Tag(_) => sqlx::query_as::<Db, (i64, i64)>(concat!(
             select_number!(),
@@ -108,11 +109,13 @@ fn shown(at: DateTime<Utc>) -> String {
 }
 
 async fn first_time(store: &Store, dataset_id: i64) -> Result<DateTime<Utc>> {
-    sqlx::query_scalar::<Db, _>("SELECT created_at FROM versions WHERE dataset_id = $1 ORDER BY number LIMIT 1")
-        .bind(dataset_id)
-        .fetch_one(&store.readers)
-        .await
-        .map_err(fault)
+    sqlx::query_scalar::<Db, _>(
+        "SELECT created_at FROM versions WHERE dataset_id = $1 AND expired_at IS NULL ORDER BY number LIMIT 1",
+    )
+    .bind(dataset_id)
+    .fetch_one(&store.readers)
+    .await
+    .map_err(fault)
 }
 
 async fn tags_of(store: &Store, dataset_id: i64) -> Result<Vec<String>> {

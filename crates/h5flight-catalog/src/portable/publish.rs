@@ -8,10 +8,10 @@
 
 use chrono::{DateTime, Utc};
 
-use super::{Conn, Db, Store, dialect, fault, history};
+use super::{Conn, Db, Store, dialect, fault, history, puts};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::*;
-use crate::rows::{self, EnsuredExperimentRow, FileRow, file_columns, now, unsigned};
+use crate::rows::{self, EnsuredExperimentRow, FileRow, file_columns, not_in_use, now, unsigned};
 use crate::staging::{ContentIds, ExperimentIds, Slice, Staged, facts_search_text, filled, place_columns, storable};
 use crate::text::{self, FACT_BYTES_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX};
 
@@ -65,22 +65,28 @@ pub(super) async fn quarantine(store: &Store, file_id: i64, reason: &str, messag
 
 pub(super) async fn publish(store: &Store, publication: &Publication) -> Result<Published> {
     let staged = Staged::new(publication).await?;
-    let mut reader = store.readers.acquire().await.map_err(fault)?;
-    if let Some(Earlier { file_id, key: Key::Recorded }) = earlier(&mut reader, &staged).await? {
-        return published(&mut reader, file_id, Done::Already).await;
+    // With a writer, what is there already must still be written down as the answer to this put.
+    if publication.writer.is_none() {
+        let mut reader = store.readers.acquire().await.map_err(fault)?;
+        if let Some(Earlier { file_id, key: Key::Recorded }) = earlier(&mut reader, &staged).await? {
+            return published(&mut reader, file_id, Done::Already).await;
+        }
     }
-    drop(reader);
 
     let mut transaction = dialect::begin(store).await?;
     let connection = &mut *transaction;
     let at = now();
     let experiments = ensure_experiments(connection, &staged, at).await?;
+    if let Some(done) = put_before(connection, &staged, &experiments).await? {
+        return Ok(done);
+    }
     // Only now nobody else can publish into these experiments.
     if let Some(Earlier { file_id, key }) = earlier(connection, &staged).await? {
         if key == Key::New {
             record_key(connection, publication, file_id, at).await?;
         }
-        let done = published(connection, file_id, Done::Already).await?;
+        let mut done = published(connection, file_id, Done::Already).await?;
+        done.put = record_put(connection, &staged, &experiments).await?;
         transaction.commit().await.map_err(fault)?;
         return Ok(done);
     }
@@ -96,7 +102,8 @@ pub(super) async fn publish(store: &Store, publication: &Publication) -> Result<
     }
     make_versions(connection, file_id, at).await?;
     record_key(connection, publication, file_id, at).await?;
-    let done = published(connection, file_id, Done::Now).await?;
+    let mut done = published(connection, file_id, Done::Now).await?;
+    done.put = record_put(connection, &staged, &experiments).await?;
     transaction.commit().await.map_err(fault)?;
     Ok(done)
 }
@@ -135,12 +142,15 @@ async fn earlier(connection: &mut Conn, staged: &Staged<'_>) -> Result<Option<Ea
     }
     let Fingerprint { device, inode, bytes, modified_ns } = staged.publication.fingerprint;
     // Still what it made: nothing of it was replaced or withdrawn since, and it is the newest state of its place (the
-    // same content may be uploaded under several names, so that managed files need not be).
+    // same content may be uploaded under several names, so that managed files need not be). What was appended to a
+    // dataset of a registered file stays when the file is seen again unchanged; an upload begins anew.
     let file_id: Option<i64> = sqlx::query_scalar::<Db, _>(
         "SELECT f.id FROM files f \
          WHERE f.kind = $1 AND f.root = $2 AND f.path = $3 AND f.names_digest = $4 AND f.quarantine_reason IS NULL \
            AND f.datasets = (SELECT count(*) FROM versions v JOIN datasets d ON d.current_version_id = v.id \
-                             WHERE v.file_id = f.id AND d.withdrawn_by IS NULL) \
+                             JOIN arrays a ON a.object_id = v.object_id \
+                             WHERE v.file_id = f.id AND d.withdrawn_by IS NULL \
+                               AND (f.kind = 'registered' OR v.rows = a.rows)) \
            AND (f.kind = 'managed' OR (f.device = $5 AND f.inode = $6 AND f.bytes = $7 AND f.modified_ns = $8 \
                 AND NOT EXISTS (SELECT 1 FROM files newer WHERE newer.kind = f.kind AND newer.root = f.root \
                                 AND newer.path = f.path AND newer.generation > f.generation))) \
@@ -163,7 +173,11 @@ async fn earlier(connection: &mut Conn, staged: &Staged<'_>) -> Result<Option<Ea
 
 /// Makes animals and experiments where they are missing, fills what they do not yet say of themselves, and keeps the
 /// experiments locked.
-async fn ensure_experiments(connection: &mut Conn, staged: &Staged<'_>, at: DateTime<Utc>) -> Result<ExperimentIds> {
+pub(super) async fn ensure_experiments(
+    connection: &mut Conn,
+    staged: &Staged<'_>,
+    at: DateTime<Utc>,
+) -> Result<ExperimentIds> {
     let pairs: Vec<(&str, &str)> = staged.experiments.iter().copied().collect();
     let mut animals: Vec<&str> = pairs.iter().map(|(animal, _)| *animal).collect();
     animals.dedup();
@@ -197,7 +211,7 @@ async fn update_facts(connection: &mut Conn, experiment_id: i64, facts: &Experim
     Ok(())
 }
 
-async fn insert_file(connection: &mut Conn, staged: &Staged<'_>, at: DateTime<Utc>) -> Result<i64> {
+pub(super) async fn insert_file(connection: &mut Conn, staged: &Staged<'_>, at: DateTime<Utc>) -> Result<i64> {
     let publication = staged.publication;
     let (kind, root, path) = place_columns(&publication.place);
     let Fingerprint { device, inode, bytes, modified_ns } = publication.fingerprint;
@@ -227,7 +241,7 @@ async fn insert_file(connection: &mut Conn, staged: &Staged<'_>, at: DateTime<Ut
 }
 
 /// Objects, arrays, chunk runs, links: all that has to be sent, a slice a statement.
-async fn insert_contents(
+pub(super) async fn insert_contents(
     connection: &mut Conn,
     staged: &Staged<'_>,
     file_id: i64,
@@ -341,7 +355,7 @@ async fn supersede_strangers(connection: &mut Conn, file_id: i64) -> Result<()> 
 ///
 /// In each statement only one table is selected by the file, all others by unique keys: the tables' statistics know
 /// nothing yet of what was just written, and PostgreSQL would join two "few rows" by comparing all with all.
-async fn make_versions(connection: &mut Conn, file_id: i64, at: DateTime<Utc>) -> Result<()> {
+pub(super) async fn make_versions(connection: &mut Conn, file_id: i64, at: DateTime<Utc>) -> Result<()> {
     for statement in [
         "INSERT INTO datasets (experiment_id, name, created_at) \
          SELECT experiment_id, name, $2 FROM objects WHERE file_id = $1 AND kind = 'dataset' \
@@ -374,6 +388,67 @@ async fn make_versions(connection: &mut Conn, file_id: i64, at: DateTime<Utc>) -
         sqlx::query::<Db>(statement).bind(file_id).execute(&mut *connection).await.map_err(fault)?;
     }
     Ok(())
+}
+
+/// What the put with this writer and sequence made, where it was made before.
+async fn put_before(
+    connection: &mut Conn,
+    staged: &Staged<'_>,
+    experiments: &ExperimentIds,
+) -> Result<Option<Published>> {
+    let Some(dataset_id) = put_dataset(connection, staged, experiments).await? else { return Ok(None) };
+    let Some(put) = puts::known(connection, dataset_id, staged.publication.writer.as_ref()).await? else {
+        return Ok(None);
+    };
+    // The file may be gone by now.
+    let file_id: Option<i64> =
+        sqlx::query_scalar::<Db, _>("SELECT max(id) FROM files WHERE kind = 'managed' AND root = '' AND path = $1")
+            .bind(&put.content)
+            .fetch_one(connection)
+            .await
+            .map_err(fault)?;
+    Ok(Some(Published {
+        file_id: file_id.unwrap_or(0),
+        content: Some(put.content.clone()).filter(|content| !content.is_empty()),
+        experiments: staged.experiments.iter().map(|(animal, name)| (animal.to_string(), name.to_string())).collect(),
+        datasets: 1,
+        chunks: staged.chunks,
+        superseded: Vec::new(),
+        already: true,
+        put: Some(put),
+    }))
+}
+
+/// Writes down which version a put is, where it has a writer.
+async fn record_put(
+    connection: &mut Conn,
+    staged: &Staged<'_>,
+    experiments: &ExperimentIds,
+) -> Result<Option<Appended>> {
+    let publication = staged.publication;
+    let Some(dataset_id) = put_dataset(connection, staged, experiments).await? else { return Ok(None) };
+    let put = puts::whole(connection, dataset_id, &publication.place).await?;
+    puts::record(connection, dataset_id, (publication.writer.as_ref(), &put), now()).await?;
+    Ok(Some(put))
+}
+
+/// The dataset of a publication with a writer, where it is known.
+async fn put_dataset(connection: &mut Conn, staged: &Staged<'_>, experiments: &ExperimentIds) -> Result<Option<i64>> {
+    if staged.publication.writer.is_none() {
+        return Ok(None);
+    }
+    let Some((_, object, _)) = staged.arrays().next() else { return Ok(None) };
+    dataset_id(connection, experiments.id(&object.animal, &object.experiment)?, &object.name).await
+}
+
+/// The id of a dataset, listed or withdrawn.
+pub(super) async fn dataset_id(connection: &mut Conn, experiment_id: i64, name: &str) -> Result<Option<i64>> {
+    sqlx::query_scalar::<Db, _>("SELECT id FROM datasets WHERE experiment_id = $1 AND name = $2")
+        .bind(experiment_id)
+        .bind(name)
+        .fetch_optional(connection)
+        .await
+        .map_err(fault)
 }
 
 async fn record_key(connection: &mut Conn, publication: &Publication, file_id: i64, at: DateTime<Utc>) -> Result<()> {
@@ -427,23 +502,23 @@ async fn published(connection: &mut Conn, file_id: i64, done: Done) -> Result<Pu
         chunks: unsigned("a number of chunks", chunks)?,
         superseded,
         already: done == Done::Already,
+        put: None,
     })
 }
 
 /// Identities of the arrays that this publication took out of use: those of the versions before, and of the datasets
 /// it withdrew, as far as no other current version has the same bytes.
 async fn superseded(connection: &mut Conn, file_id: i64) -> Result<Vec<[u8; 16]>> {
-    let identities: Vec<Vec<u8>> = sqlx::query_scalar::<Db, _>(
+    let identities: Vec<Vec<u8>> = sqlx::query_scalar::<Db, _>(concat!(
         "SELECT DISTINCT a.identity FROM arrays a JOIN extents x ON x.array_id = a.id \
-         WHERE x.version_id IN (SELECT before.id FROM versions mine \
+         WHERE x.version_id IN (SELECT coalesce(before.extents_of, before.id) FROM versions mine \
                                 JOIN versions before ON before.dataset_id = mine.dataset_id \
                                                     AND before.number = mine.number - 1 \
                                 WHERE mine.file_id = $1 \
-                                UNION ALL SELECT current_version_id FROM datasets WHERE withdrawn_by = $1) \
-           AND NOT EXISTS (SELECT 1 FROM arrays same JOIN extents used ON used.array_id = same.id \
-                           JOIN datasets d ON d.current_version_id = used.version_id \
-                           WHERE same.identity = a.identity AND d.withdrawn_by IS NULL)",
-    )
+                                UNION ALL SELECT coalesce(v.extents_of, v.id) FROM datasets d \
+                                JOIN versions v ON v.id = d.current_version_id WHERE d.withdrawn_by = $1) ",
+        not_in_use!()
+    ))
     .bind(file_id)
     .fetch_all(connection)
     .await

@@ -6,9 +6,8 @@
 use super::{Db, Store, dialect, fault, find, sources};
 use crate::error::{Error, ErrorKind, Level, Result};
 use crate::model::*;
-use crate::mosaic::select_runs;
 use crate::names::{self, LINKS_MAX};
-use crate::rows::{self, RunRow, VersionRow, unsigned, version_columns};
+use crate::rows::{self, VersionRow, unsigned, version_columns};
 use crate::text;
 
 /// Names of the same level among which the nearest are looked for, before and after the wanted one.
@@ -26,7 +25,8 @@ macro_rules! select_version {
              JOIN animals n ON n.id = e.animal_id \
              JOIN versions v ON v.dataset_id = d.id \
              JOIN objects o ON o.id = v.object_id \
-             JOIN extents x ON x.version_id = v.id \
+             JOIN extents x ON x.version_id = coalesce(v.extents_of, v.id) \
+                           AND (x.ordinal = 0 OR x.first_row < v.rows) \
              JOIN arrays a ON a.id = x.array_id \
              JOIN files f ON f.id = a.file_id "
         )
@@ -49,12 +49,14 @@ pub(super) async fn resolve(store: &Store, path: &DatasetPath, selector: Version
 }
 
 pub(super) async fn resolve_version(store: &Store, version_id: i64) -> Result<ResolvedVersion> {
-    let extents: Vec<VersionRow> =
-        sqlx::query_as::<Db, _>(concat!(select_version!(), "WHERE v.id = $1 ORDER BY x.ordinal"))
-            .bind(version_id)
-            .fetch_all(&store.readers)
-            .await
-            .map_err(fault)?;
+    let extents: Vec<VersionRow> = sqlx::query_as::<Db, _>(concat!(
+        select_version!(),
+        "WHERE v.id = $1 AND v.expired_at IS NULL ORDER BY x.ordinal"
+    ))
+    .bind(version_id)
+    .fetch_all(&store.readers)
+    .await
+    .map_err(fault)?;
     let unknown = || not_found(Level::Version, Vec::new(), format!("no version has the id {version_id}"));
     completed(store, extents).await?.ok_or_else(unknown)
 }
@@ -66,7 +68,8 @@ async fn version_at(store: &Store, path: &DatasetPath, selector: &VersionSelecto
             let Ok(number) = i64::try_from(*number) else { return Ok(None) };
             let query = sqlx::query_as::<Db, VersionRow>(concat!(
                 select_version!(),
-                "WHERE n.name = $1 AND e.name = $2 AND d.name = $3 AND v.number = $4 ORDER BY x.ordinal"
+                "WHERE n.name = $1 AND e.name = $2 AND d.name = $3 AND v.number = $4 AND v.expired_at IS NULL \
+                 ORDER BY x.ordinal"
             ));
             (query, Some(number))
         }
@@ -89,21 +92,17 @@ async fn version_at(store: &Store, path: &DatasetPath, selector: &VersionSelecto
     completed(store, extents).await
 }
 
-/// Adds the chunk runs, where there are any. A version never changes, so a second statement sees the same one.
+/// Adds the chunk runs, where there are any: those of the arrays that were found, for the list of extents may be
+/// compacted between two statements, and the arrays that it named stay for the grace period.
 async fn completed(store: &Store, extents: Vec<VersionRow>) -> Result<Option<ResolvedVersion>> {
-    let Some(first) = extents.first() else { return Ok(None) };
-    let mut runs: Vec<RunRow> = Vec::new();
-    if extents.iter().any(|extent| extent.array.chunks > 0) {
-        runs = sqlx::query_as::<Db, _>(concat!(
-            select_runs!(),
-            "WHERE r.array_id IN (SELECT x.array_id FROM extents x WHERE x.version_id = $1) \
-                 ORDER BY r.array_id, r.run"
-        ))
-        .bind(first.version_id)
-        .fetch_all(&store.readers)
-        .await
-        .map_err(fault)?;
+    if extents.is_empty() {
+        return Ok(None);
     }
+    let mut chunked: Vec<i64> =
+        extents.iter().filter(|extent| extent.array.chunks > 0).map(|extent| extent.array.array_id).collect();
+    chunked.sort_unstable();
+    chunked.dedup();
+    let runs = if chunked.is_empty() { Vec::new() } else { dialect::runs_of(store, &chunked).await? };
     let mut version = rows::version(extents, runs).await?;
     sources::attach(store, &mut version).await?;
     Ok(Some(version))

@@ -13,13 +13,14 @@ use crate::text::{self, NAME_BYTES_MAX};
 macro_rules! select_targets {
     (experiment) => {
         "SELECT d.id AS dataset_id, d.name AS dataset, \
-                (SELECT v.id FROM versions v WHERE v.dataset_id = d.id AND v.created_at <= $2 \
+                (SELECT v.id FROM versions v WHERE v.dataset_id = d.id AND v.created_at <= $2 AND v.expired_at IS NULL \
                  ORDER BY v.number DESC LIMIT 1) AS version_id \
          FROM datasets d WHERE d.experiment_id = $1 AND d.withdrawn_by IS NULL"
     };
     (dataset) => {
         "SELECT d.id AS dataset_id, d.name AS dataset, v.id AS version_id \
-         FROM datasets d JOIN versions v ON v.dataset_id = d.id AND v.id = $2 WHERE d.id = $1"
+         FROM datasets d JOIN versions v ON v.dataset_id = d.id AND v.id = $2 AND v.expired_at IS NULL \
+         WHERE d.id = $1"
     };
 }
 
