@@ -1,4 +1,4 @@
-"""Datasets as dask arrays and polars frames, against h5py; the package's version against the server's."""
+"""Datasets as dask and xarray arrays and polars frames, against h5py; the package's version against the server's."""
 
 from __future__ import annotations
 
@@ -24,6 +24,11 @@ def experiment(server: Server, publish: Callable[..., h5flight.Experiment]) -> h
         file.create_dataset("movie", data=movie, chunks=(7, 100, 701))
         file["trace"] = np.linspace(0, 1, 1000)
         file["scalar"] = 3.5
+        file["time"] = np.linspace(0, 5, 50)
+        file["time"].make_scale("time")
+        file["movie"].dims[0].attach_scale(file["time"])
+        file["movie"].dims[1].label = "y"
+        file["movie"].attrs["unit"] = "counts"
     return publish(path)
 
 
@@ -39,6 +44,17 @@ def test_a_dask_array_has_the_values_and_blocks_of_whole_chunks(experiment: h5fl
     np.testing.assert_array_equal(lazy.compute(scheduler="threads", num_workers=4), values)
     np.testing.assert_array_equal(lazy[3:40:5, [7, 2], ::-1].compute(), values[3:40:5, [7, 2], ::-1])
     assert experiment["scalar"].to_dask().compute() == 3.5
+
+
+def test_an_xarray_array_has_names_coordinates_and_attributes(experiment: h5flight.Experiment) -> None:
+    pytest.importorskip("xarray")
+    movie = experiment["movie"]
+    found = movie.to_xarray()
+    assert found.dims == ("time", "y", "dim_2")
+    assert found.chunks is not None, "values are lazy"
+    assert found.attrs["unit"] == "counts"
+    np.testing.assert_array_equal(found["time"].values, np.linspace(0, 5, 50))
+    np.testing.assert_array_equal(found.sel(time=slice(1, 2)).isel(y=3).values, movie[10:20, 3])
 
 
 def test_numpy_and_polars_have_the_values_of_the_selection(experiment: h5flight.Experiment) -> None:

@@ -17,7 +17,7 @@ from . import wire
 from .arrays import Array
 from .attributes import Attributes
 from .errors import H5FlightError, NotFoundError, SelectionError
-from .exports import dask_array, optional
+from .exports import dask_array, data_array, optional
 from .history import Difference, Time, Version, VersionAt, VersionName
 
 if TYPE_CHECKING:
@@ -399,6 +399,14 @@ class Dataset:
         >>> movie.to_dask().mean(axis=0).compute()  # doctest: +SKIP
         """
         return dask_array(self)
+
+    def to_xarray(self) -> Any:
+        """Make a lazy xarray array with named axes and coordinates; needs the extra ``xarray``.
+
+        An axis has the name of its label, else of its scale, else ``dim_0``, ``dim_1``, ...; scales are coordinates
+        where the current version is read. Values are read when they are computed, as with `to_dask`.
+        """
+        return data_array(self)
 
     def __repr__(self) -> str:
         try:

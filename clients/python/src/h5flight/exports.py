@@ -63,3 +63,21 @@ def dask_array(dataset: Dataset) -> Any:
         fancy=False,
         meta=np.empty((0,) * len(shape), dtype),
     )
+
+
+def data_array(dataset: Dataset) -> Any:
+    """Make a lazy xarray array over a dask array, see `Dataset.to_xarray`."""
+    xarray = optional("xarray", "xarray")
+    lazy, dims = dask_array(dataset), dataset.dims
+    names: list[str] = []
+    coords: dict[str, Any] = {}
+    for axis, dim in enumerate(dims):
+        scale = dim.coordinate
+        name = dim.label or (scale.name.rsplit("/", 1)[-1] if scale else "") or f"dim_{axis}"
+        names.append(name if name not in names else f"dim_{axis}")
+        # Scales are datasets with versions of their own: those of an older version of this one are not known.
+        if scale is not None and dataset._at.is_current and scale.shape == (dim.size,):
+            coords[names[-1]] = (names[-1], scale.to_numpy(), dict(scale.attrs))
+    return xarray.DataArray(
+        lazy, dims=names, coords=coords, name=dataset.name.rsplit("/", 1)[-1], attrs=dict(dataset.attrs)
+    )
