@@ -18,6 +18,7 @@ from . import wire
 from .arrays import Array
 from .attributes import Attributes
 from .errors import H5FlightError, NotFoundError, SelectionError
+from .exports import dask_array, data_array, optional
 from .history import Difference, Time, Version, VersionAt, VersionName
 
 if TYPE_CHECKING:
@@ -462,6 +463,34 @@ class Dataset:
         from .frames import read_frame
 
         return read_frame(self, selection)
+
+    def to_numpy(self, selection: Any = None) -> Array:
+        """Read into an array, as ``dataset[selection]`` does; None is everything, a scalar an array of rank 0."""
+        return np.asarray(self[...] if selection is None else self[selection])
+
+    def to_polars(self, selection: Any = None, *, layout: str = "auto") -> Any:
+        """Read into a polars frame, with the columns of `to_arrow`; needs the extra ``polars``."""
+        polars = optional("polars", "polars")
+        return polars.from_arrow(self.to_arrow(selection, layout=layout))
+
+    def to_dask(self) -> Any:
+        """Make a lazy dask array; needs the extra ``dask``.
+
+        Blocks are whole chunks of the file, about 16 MiB each. All are of the version that is read now.
+
+        Examples
+        --------
+        >>> movie.to_dask().mean(axis=0).compute()  # doctest: +SKIP
+        """
+        return dask_array(self)
+
+    def to_xarray(self) -> Any:
+        """Make a lazy xarray array with named axes and coordinates; needs the extra ``xarray``.
+
+        An axis has the name of its label, else of its scale, else ``dim_0``, ``dim_1``, ...; scales are coordinates
+        where the current version is read. Values are read when they are computed, as with `to_dask`.
+        """
+        return data_array(self)
 
     def __repr__(self) -> str:
         try:
