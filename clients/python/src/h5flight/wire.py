@@ -154,6 +154,8 @@ class GetData:
         In place of a version: the one that was current at this time, in microseconds since 1970 UTC.
     tag : str
         In place of a version: the one with this tag; empty for none.
+    series : bytes
+        Fields in the words of a series, encoded by `h5flight.units`.
     """
 
     animal: str
@@ -167,6 +169,7 @@ class GetData:
     compression: str | None = None
     as_of_us: int | None = None
     tag: str = ""
+    series: bytes = b""
 
     def encode(self) -> bytes:
         """Encode the message itself."""
@@ -190,7 +193,7 @@ class GetData:
             at = block(12, varint(2 << 3 | _VARINT) + varint(self.as_of_us & (1 << 64) - 1))
         elif self.tag:
             at = block(12, text(3, self.tag))
-        return names + part + how + at + number(16, COMPRESSIONS[self.compression])
+        return names + part + how + at + number(16, COMPRESSIONS[self.compression]) + self.series
 
     def ticket(self) -> bytes:
         """Encode the message in a `google.protobuf.Any`, which is what a Flight ticket or command carries."""
