@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,7 +22,7 @@ FACTORS = np.array([1.0, 0.5, 2.0, 4.0])
 
 
 @pytest.fixture(scope="module")
-def series(server: Server, client: h5flight.Client) -> Iterator[tuple[h5flight.Experiment, np.ndarray]]:
+def series(server: Server, client: h5flight.Client) -> tuple[h5flight.Experiment, np.ndarray]:
     path = Path(server.roots["lab"]) / "units.nwb"
     nwb = NWBFile("d", "units-1", datetime(2024, 3, 5, tzinfo=UTC), session_id="units")
     nwb.subject = Subject(subject_id="mouse-u", species="Mus musculus", age="P90D", sex="F")
@@ -51,7 +50,7 @@ def series(server: Server, client: h5flight.Client) -> Iterator[tuple[h5flight.E
     with h5py.File(path, "a") as file:
         file["plain"] = np.arange(5)
     client.register(f"lab:{path.name}")
-    yield client["mouse-u"]["units"], data
+    return client["mouse-u"]["units"], data
 
 
 def test_rows_by_time_are_those_that_numpy_finds(series: tuple[h5flight.Experiment, np.ndarray]) -> None:
