@@ -209,16 +209,18 @@ fn plan_version(
     let selection = if request.wish.is_empty() { &request.selection } else { &granted.selection };
     let selected = selection.resolve(&total_shape(&extents)?)?;
     let config = &service.config;
+    let element_bytes = extents.first().and_then(|extent| extent.meta.element.fixed_bytes()).unwrap_or(1);
+    let stored = |delivered| granted.stored_bytes(delivered, element_bytes);
     let options = PlanOptions {
         layout: request.layout,
         strings: request.strings,
-        batch_bytes: request.batch_bytes.unwrap_or_else(|| batch_bytes(service)),
+        batch_bytes: stored(request.batch_bytes.unwrap_or_else(|| batch_bytes(service))),
         batch_rows_min_columns: COLUMNS_ROWS_MIN,
         batch_blocks_bytes_max: read_memory_bytes(service) / 4,
         row_blocks_bytes_max: read_memory_bytes(service),
         chunk_bytes_max: config.chunk_bytes_max,
-        result_bytes_max: (config.result_bytes_max > 0).then_some(config.result_bytes_max),
-        row_bytes_max: ROW_BYTES_MAX,
+        result_bytes_max: (config.result_bytes_max > 0).then(|| stored(config.result_bytes_max)),
+        row_bytes_max: stored(ROW_BYTES_MAX),
         row_range: request.rows.clone(),
     };
     let plan = Plan::new(&extents, &selected, &options)?;
@@ -288,6 +290,22 @@ impl Planned {
         self.version.extents.iter().all(|extent| Scaling::is_number(&extent.array.meta.element))
     }
 
+    /// Bytes of the delivered values; `None` where elements have no fixed size.
+    pub fn bytes(&self) -> Option<u64> {
+        self.plan.bytes().map(|stored| self.delivered_bytes(stored))
+    }
+
+    /// What so many stored bytes are when they are delivered.
+    fn delivered_bytes(&self, stored_bytes: u64) -> u64 {
+        let element_bytes = self.version.extents.first().and_then(|extent| extent.array.meta.element.fixed_bytes());
+        match (&self.scaling, element_bytes) {
+            (Some(scaling), Some(element_bytes @ 1..)) => {
+                stored_bytes.saturating_mul(scaling.value_bytes()).div_ceil(element_bytes)
+            }
+            _ => stored_bytes,
+        }
+    }
+
     /// What a client wants to know before it reads: the `app_metadata` of a FlightInfo.
     pub fn facts(&self) -> Value {
         let path = &self.version.path;
@@ -303,8 +321,8 @@ async fn start(service: &Arc<Service>, planned: Planned) -> Result<ReadStream> {
     let files = open_files(service, &planned.version).await?;
     let stats = Arc::new(ReadStats::default());
     // What the stream itself holds: batches being assembled, waiting, and on the wire.
-    let batches = (BATCHES_QUEUED_MAX + 2) as u64 * planned.options.batch_bytes;
-    let wanted = planned.plan.bytes().unwrap_or(batches).min(batches);
+    let batches = (BATCHES_QUEUED_MAX + 2) as u64 * planned.delivered_bytes(planned.options.batch_bytes);
+    let wanted = planned.bytes().unwrap_or(batches).min(batches);
     let reserved =
         reserve(service, &service.batch_memory, units(service, wanted).min(service.read_memory_units / 3)).await?;
     let (sender, receiver) = mpsc::channel(BATCHES_QUEUED_MAX);

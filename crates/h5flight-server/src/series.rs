@@ -105,6 +105,17 @@ pub async fn grant(service: &Arc<Service>, version: &Arc<ResolvedVersion>, reque
 }
 
 impl Granted {
+    /// The part of delivered bytes that stored ones are: bounds of delivered bytes are this much tighter for a plan.
+    pub fn stored_bytes(&self, delivered_bytes: u64, element_bytes: u64) -> u64 {
+        let value_bytes = match self.scale {
+            None => return delivered_bytes,
+            Some((Scaled::Float32, ..)) => 4,
+            Some((Scaled::Float64, ..)) => 8,
+        };
+        let stored = u128::from(delivered_bytes) * u128::from(element_bytes) / value_bytes;
+        u64::try_from(stored).unwrap_or(u64::MAX).max(1)
+    }
+
     /// How the values of a selection are scaled.
     ///
     /// # Errors
