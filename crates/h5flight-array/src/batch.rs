@@ -18,6 +18,7 @@ mod compose;
 mod convert;
 mod gather;
 mod packed;
+pub mod scale;
 pub(crate) mod schema;
 
 use std::sync::Arc;

@@ -10,6 +10,7 @@ use arrow::ipc::CompressionType;
 use chrono::DateTime;
 use h5flight_array::Reason;
 use h5flight_array::batch::numpy_type;
+use h5flight_array::batch::scale::Scaled;
 use h5flight_array::expression::Expression;
 use h5flight_array::inspect::{LinkKind, ObjectKind};
 use h5flight_array::meta::{ArrayMeta, Filter, Space, Storage};
@@ -28,6 +29,7 @@ use crate::publish::garbage::{Collection, GarbageKind};
 use crate::publish::names::{LeftOut, NAME_BYTES_MAX, Naming, PATH_BYTES_MAX};
 use crate::publish::{Made, UploadHeader, Uploaded, Wishes};
 use crate::read::ReadRequest;
+use crate::series::Wish;
 use crate::tables::TableRequest;
 use crate::verify;
 
@@ -80,7 +82,25 @@ pub fn read_request(request: &v1::GetDataRequest) -> Result<ReadRequest> {
     };
     let batch_bytes = batch_bytes(request.batch_bytes);
     let compression = compression(request.compression)?;
-    Ok(ReadRequest { path, version, selection, layout, strings, rows, batch_bytes, compression })
+    let wish = wish(request)?;
+    Ok(ReadRequest { path, version, selection, layout, strings, rows, batch_bytes, compression, wish })
+}
+
+/// What is asked in the words of a series.
+fn wish(request: &v1::GetDataRequest) -> Result<Wish> {
+    let time = request.time.map(|v1::TimeRange { start_s, stop_s }| (start_s, stop_s));
+    if let Some((start_s, stop_s)) = time
+        && [start_s, stop_s].into_iter().flatten().any(f64::is_nan)
+    {
+        return Err(bad_request("a time range from or to NaN"));
+    }
+    let scaled = match v1::Units::try_from(request.units) {
+        Ok(v1::Units::Stored) => None,
+        Ok(v1::Units::Float32) => Some(Scaled::Float32),
+        Ok(v1::Units::Float64) => Some(Scaled::Float64),
+        Err(_) => return Err(bad_request(format!("units {} do not exist", request.units))),
+    };
+    Ok(Wish { time, channels: request.channels.as_ref().map(|channels| channels.ids.clone()), scaled })
 }
 
 /// The same of a request for a table.

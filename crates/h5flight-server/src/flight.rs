@@ -128,7 +128,7 @@ impl Flight {
             .with_descriptor(asked)
             .with_ordered(true)
             .with_total_records(i64::try_from(planned.plan.records()).unwrap_or(-1))
-            .with_total_bytes(planned.plan.bytes().and_then(|bytes| i64::try_from(bytes).ok()).unwrap_or(-1))
+            .with_total_bytes(planned.bytes().and_then(|bytes| i64::try_from(bytes).ok()).unwrap_or(-1))
             .with_app_metadata(planned.facts().to_string());
         info.endpoint = endpoints;
         Ok(info)

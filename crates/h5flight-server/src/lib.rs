@@ -21,6 +21,7 @@ pub mod memory;
 pub mod metrics;
 pub mod publish;
 pub mod read;
+pub mod series;
 mod serve;
 pub mod service;
 pub mod tables;

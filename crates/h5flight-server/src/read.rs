@@ -26,8 +26,10 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::array::AsArray;
+use arrow::datatypes::{Float64Type, Schema, SchemaRef};
 use arrow::ipc::CompressionType;
+use h5flight_array::batch::scale::{Factors, Scaled, Scaling};
 use h5flight_array::file::StoredFile;
 use h5flight_array::plan::{ExtentView, Layout, Plan, PlanOptions, SourceView, Strings, total_shape};
 use h5flight_array::selection::{AxisSelection, Resolved, Selection};
@@ -48,6 +50,7 @@ use self::window::Window;
 use crate::blocking::Lane;
 use crate::error::{Error, Result};
 use crate::memory::{MEMORY_UNIT_BYTES, read_memory_bytes, reserve, units};
+use crate::series::{self, Granted, Wish};
 use crate::service::Service;
 
 /// Encoded batches that wait for the client: one is being sent, one is ready.
@@ -63,6 +66,9 @@ const BATCH_FREE_PART: u64 = 32;
 const COLUMNS_ROWS_MIN: u64 = 1_000;
 /// The largest row, in bytes: Arrow's own bound of 2 GiB for a message is far away, a client's memory is not.
 const ROW_BYTES_MAX: u64 = 256 << 20;
+
+/// Values of a neighbour of a series that are read to understand it: ids, factors. 8 MiB of memory.
+pub(crate) const NUMBERS_MAX: u64 = 1 << 20;
 
 /// What is asked for, checked.
 #[derive(Clone, Debug)]
@@ -83,6 +89,8 @@ pub struct ReadRequest {
     pub batch_bytes: Option<u64>,
     /// Of batches on the wire.
     pub compression: Option<CompressionType>,
+    /// In the words of a series.
+    pub wish: Wish,
 }
 
 /// A read that is decided but not begun.
@@ -95,6 +103,8 @@ pub struct Planned {
     pub schema: SchemaRef,
     /// How batches leave.
     compression: Option<CompressionType>,
+    /// How values are scaled.
+    scaling: Option<Arc<Scaling>>,
     /// What shaped the plan, for the plans of sources.
     options: Arc<PlanOptions>,
 }
@@ -114,7 +124,8 @@ pub async fn read(service: &Arc<Service>, request: ReadRequest) -> Result<ReadSt
 /// As [`read`].
 pub async fn read_pinned(service: &Arc<Service>, request: ReadRequest, version_id: i64) -> Result<ReadStream> {
     let version = service.versions.pinned(version_id).await?;
-    let planned = plan_version(service, version, &request)?;
+    let granted = series::grant(service, &version, &request).await?;
+    let planned = plan_version(service, version, &request, &granted)?;
     start(service, planned).await
 }
 
@@ -124,10 +135,64 @@ pub async fn read_pinned(service: &Arc<Service>, request: ReadRequest, version_i
 /// `dataset_not_found` and its like, `bad_selection`, `out_of_bounds`, `result_too_large`, refusals of the dataset.
 pub async fn plan(service: &Arc<Service>, request: &ReadRequest) -> Result<Planned> {
     let version = service.versions.resolve(&request.path, request.version.clone()).await?;
-    plan_version(service, version, request)
+    let granted = series::grant(service, &version, request).await?;
+    plan_version(service, version, request, &granted)
 }
 
-fn plan_version(service: &Service, version: Arc<ResolvedVersion>, request: &ReadRequest) -> Result<Planned> {
+/// All values of a small dataset of numbers, in C order.
+///
+/// # Errors
+/// `result_too_large` for more than [`NUMBERS_MAX`], `bad_selection` for what are no numbers; as [`read`].
+pub(crate) async fn numbers(service: &Arc<Service>, version: Arc<ResolvedVersion>) -> Result<Vec<f64>> {
+    let request = ReadRequest {
+        path: version.path.clone(),
+        version: VersionSelector::Current,
+        selection: Selection::all(),
+        layout: Layout::Tidy,
+        strings: Strings::AsIndexed,
+        rows: None,
+        batch_bytes: None,
+        compression: None,
+        wish: Wish::default(),
+    };
+    let to_floats = Scaling { to: Scaled::Float64, conversion: 1.0, offset: 0.0, factors: Factors::One(1.0) };
+    let planned = plan_version(service, version, &request, &Granted::default())?;
+    if planned.plan.records() > NUMBERS_MAX || !planned.is_numbers() {
+        let message = format!("{} is no list of up to {NUMBERS_MAX} numbers", planned.version.path);
+        return Err(Error::new(Reason::BadSelection, message));
+    }
+    let files = open_files(service, &planned.version).await?;
+    let fetcher = Arc::new(Fetcher::new(service, &planned, files, Arc::default())?);
+    let plan = &planned.plan;
+    let mut found = Vec::new();
+    for at in 0..plan.batches() {
+        let batch = plan.batch(at);
+        let mut wanted = Vec::with_capacity(batch.blocks().len());
+        for id in batch.blocks() {
+            wanted.push(fetcher.block(plan, *id).await?);
+        }
+        let bytes = wanted.iter().map(|wanted| wanted.bytes).fold(0, u64::saturating_add);
+        let reserved = reserve(service, &service.read_memory, units(service, bytes)).await?;
+        let mut blocks = HashMap::new();
+        for fetching in fetcher.start(wanted, Some(reserved)) {
+            blocks.extend(fetching.wait().await?.into_iter().map(|fetched| (fetched.id, fetched)));
+        }
+        let ordered: Vec<_> =
+            batch.blocks().iter().filter_map(|id| blocks.get(id)).map(|fetched| Arc::clone(&fetched.block)).collect();
+        let records = to_floats.apply(plan, &plan.assemble(&batch, &ordered)?, batch.rows().start)?;
+        if let Some(values) = records.columns().last() {
+            found.extend_from_slice(values.as_primitive::<Float64Type>().values());
+        }
+    }
+    Ok(found)
+}
+
+fn plan_version(
+    service: &Service,
+    version: Arc<ResolvedVersion>,
+    request: &ReadRequest,
+    granted: &Granted,
+) -> Result<Planned> {
     refuse_problems(&version)?;
     let sources: Vec<Vec<SourceView<'_>>> =
         version.extents.iter().map(|extent| compose::views(&extent.array)).collect();
@@ -144,24 +209,34 @@ fn plan_version(service: &Service, version: Arc<ResolvedVersion>, request: &Read
             sources,
         })
         .collect();
-    let selected = request.selection.resolve(&total_shape(&extents)?)?;
+    let selection = if request.wish.is_empty() { &request.selection } else { &granted.selection };
+    let selected = selection.resolve(&total_shape(&extents)?)?;
     let config = &service.config;
+    let element_bytes = extents.first().and_then(|extent| extent.meta.element.fixed_bytes()).unwrap_or(1);
+    let stored = |delivered| granted.stored_bytes(delivered, element_bytes);
     let options = PlanOptions {
         layout: request.layout,
         strings: request.strings,
-        batch_bytes: request.batch_bytes.unwrap_or_else(|| batch_bytes(service)),
+        batch_bytes: stored(request.batch_bytes.unwrap_or_else(|| batch_bytes(service))),
         batch_rows_min_columns: COLUMNS_ROWS_MIN,
         batch_blocks_bytes_max: read_memory_bytes(service) / 4,
         row_blocks_bytes_max: read_memory_bytes(service),
         chunk_bytes_max: config.chunk_bytes_max,
-        result_bytes_max: (config.result_bytes_max > 0).then_some(config.result_bytes_max),
-        row_bytes_max: ROW_BYTES_MAX,
+        result_bytes_max: (config.result_bytes_max > 0).then(|| stored(config.result_bytes_max)),
+        row_bytes_max: stored(ROW_BYTES_MAX),
         row_range: request.rows.clone(),
     };
     let plan = Plan::new(&extents, &selected, &options)?;
-    let schema = described(&plan.schema(), &version, &selected);
+    let scaling = granted.scaling(&selected)?.map(Arc::new);
+    let schema = scaling.as_ref().map_or_else(|| plan.schema(), |scaling| scaling.schema(&plan));
+    let mut schema = described(&schema, &version, &selected);
+    if !request.wish.is_empty() {
+        let mut metadata = schema.metadata().clone();
+        metadata.extend(granted.metadata(&selected));
+        schema = Arc::new(Schema::new_with_metadata(schema.fields().clone(), metadata));
+    }
     let compression = request.compression;
-    Ok(Planned { plan: Arc::new(plan), schema, compression, options: Arc::new(options), version })
+    Ok(Planned { plan: Arc::new(plan), scaling, schema, compression, options: Arc::new(options), version })
 }
 
 /// The size of batches that nobody wished for: smaller ones when many streams share the memory for them.
@@ -213,6 +288,27 @@ fn described(schema: &Schema, version: &ResolvedVersion, selected: &Resolved) ->
 }
 
 impl Planned {
+    /// Whether every element is a number.
+    fn is_numbers(&self) -> bool {
+        self.version.extents.iter().all(|extent| Scaling::is_number(&extent.array.meta.element))
+    }
+
+    /// Bytes of the delivered values; `None` where elements have no fixed size.
+    pub fn bytes(&self) -> Option<u64> {
+        self.plan.bytes().map(|stored| self.delivered_bytes(stored))
+    }
+
+    /// What so many stored bytes are when they are delivered.
+    fn delivered_bytes(&self, stored_bytes: u64) -> u64 {
+        let element_bytes = self.version.extents.first().and_then(|extent| extent.array.meta.element.fixed_bytes());
+        match (&self.scaling, element_bytes) {
+            (Some(scaling), Some(element_bytes @ 1..)) => {
+                stored_bytes.saturating_mul(scaling.value_bytes()).div_ceil(element_bytes)
+            }
+            _ => stored_bytes,
+        }
+    }
+
     /// What a client wants to know before it reads: the `app_metadata` of a FlightInfo.
     pub fn facts(&self) -> Value {
         let path = &self.version.path;
@@ -228,15 +324,16 @@ async fn start(service: &Arc<Service>, planned: Planned) -> Result<ReadStream> {
     let files = open_files(service, &planned.version).await?;
     let stats = Arc::new(ReadStats::default());
     // What the stream itself holds: batches being assembled, waiting, and on the wire.
-    let batches = (BATCHES_QUEUED_MAX + 2) as u64 * planned.options.batch_bytes;
-    let wanted = planned.plan.bytes().unwrap_or(batches).min(batches);
+    let batches = (BATCHES_QUEUED_MAX + 2) as u64 * planned.delivered_bytes(planned.options.batch_bytes);
+    let wanted = planned.bytes().unwrap_or(batches).min(batches);
     let reserved =
         reserve(service, &service.batch_memory, units(service, wanted).min(service.read_memory_units / 3)).await?;
     let (sender, receiver) = mpsc::channel(BATCHES_QUEUED_MAX);
     let fetcher = Fetcher::new(service, &planned, files, Arc::clone(&stats))?;
     let encoder = encode::Encoder::new(&planned.schema, planned.compression)?;
     let schema = encode::FlightMessage::of_schema(&planned.schema);
-    let window = Window::new(Arc::clone(service), Arc::clone(&planned.plan), Arc::new(fetcher));
+    let window =
+        Window::new(Arc::clone(service), Arc::clone(&planned.plan), Arc::new(fetcher)).scaled(planned.scaling.clone());
     let schema_of_batches = Arc::clone(&planned.schema);
     let run = window.run(encoder, schema_of_batches, sender);
     let pipeline = if planned.plan.batches() <= 1 {

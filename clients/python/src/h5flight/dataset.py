@@ -6,7 +6,7 @@ import ast
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from . import selection as selections
+from . import units as series
 from . import wire
 from .arrays import Array
 from .attributes import Attributes
@@ -445,6 +446,23 @@ class Dataset:
         step = max(1, (4 << 20) * rows // max(self.nbytes, 1)) if self.nbytes else 1024
         for start in range(0, rows, step):
             yield from self[start : start + step]
+
+    def read(
+        self,
+        selection: Any = None,
+        *,
+        time: tuple[float | None, float | None] | None = None,
+        channels: Sequence[int] | None = None,
+        units: str | bool | None = None,
+    ) -> Array:
+        """Read a part of a series by its own clock and channels, see `h5flight.units.encode`.
+
+        Examples
+        --------
+        >>> dataset.read(time=(15, 16), channels=[3, 5], units="float32")  # doctest: +SKIP
+        """
+        request = dataclasses.replace(self._request(encode(selection)), series=series.encode(time, channels, units))
+        return self.client._connection.array(request)[0]
 
     def to_arrow(self, selection: Any = None, *, layout: str = "auto") -> pa.Table:
         """Read into an Arrow table.

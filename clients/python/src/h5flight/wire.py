@@ -166,6 +166,8 @@ class GetData:
         In place of a version: the one that was current at this time, in microseconds since 1970 UTC.
     tag : str
         In place of a version: the one with this tag; empty for none.
+    series : bytes
+        Fields in the words of a series, encoded by `h5flight.units`.
     """
 
     animal: str
@@ -179,6 +181,7 @@ class GetData:
     compression: str | None = None
     as_of_us: int | None = None
     tag: str = ""
+    series: bytes = b""
 
     def encode(self) -> bytes:
         """Encode the message itself."""
@@ -198,7 +201,7 @@ class GetData:
         how += number(11, self.batch_bytes)
         at = version_selector(0, self.as_of_us, self.tag)
         at = block(12, at) if at else b""
-        return names + part + how + at + number(16, COMPRESSIONS[self.compression])
+        return names + part + how + at + number(16, COMPRESSIONS[self.compression]) + self.series
 
     def ticket(self) -> bytes:
         """Encode the message in a `google.protobuf.Any`, which is what a Flight ticket or command carries."""

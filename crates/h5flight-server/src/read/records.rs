@@ -16,6 +16,7 @@ use super::fetch::Fetcher;
 use super::window::{Outlet, Window};
 use super::{BATCHES_QUEUED_MAX, ReadRequest, ReadStats, internal, open_files, plan_version};
 use crate::error::Result;
+use crate::series::Granted;
 use crate::service::Service;
 
 /// What a part of a version has as its columns, without reading it.
@@ -23,7 +24,7 @@ use crate::service::Service;
 /// # Errors
 /// As [`super::plan`].
 pub(crate) fn fields(service: &Service, version: &Arc<ResolvedVersion>, request: &ReadRequest) -> Result<SchemaRef> {
-    Ok(plan_version(service, Arc::clone(version), request)?.plan.schema())
+    Ok(plan_version(service, Arc::clone(version), request, &Granted::default())?.plan.schema())
 }
 
 /// A part of a version in one batch. Its size is for the caller to bound.
@@ -36,7 +37,7 @@ pub(crate) async fn records(
     request: &ReadRequest,
     stats: &Arc<ReadStats>,
 ) -> Result<RecordBatch> {
-    let planned = plan_version(service, Arc::clone(version), request)?;
+    let planned = plan_version(service, Arc::clone(version), request, &Granted::default())?;
     let schema = planned.plan.schema();
     if planned.plan.rows() == 0 {
         return Ok(RecordBatch::new_empty(schema));

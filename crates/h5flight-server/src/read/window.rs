@@ -16,6 +16,7 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, SchemaRef};
 use h5flight_array::batch::Decoded;
+use h5flight_array::batch::scale::Scaling;
 use h5flight_array::plan::{BatchPlan, BlockId, Plan};
 use h5flight_array::{Error as ArrayError, Reason};
 use tokio::sync::mpsc::error::SendTimeoutError;
@@ -66,6 +67,8 @@ pub(super) struct Window {
     /// Whether batches are numbers, in the order in which blocks have them: assembling is copying.
     copied: bool,
     fetcher: Arc<Fetcher>,
+    /// How assembled values are scaled.
+    scaling: Option<Arc<Scaling>>,
     /// Batches that were looked at but not yet assembled.
     upcoming: VecDeque<BatchPlan>,
     /// The next batch to look at.
@@ -103,6 +106,7 @@ impl Window {
             service,
             plan,
             fetcher,
+            scaling: None,
             upcoming: VecDeque::new(),
             next: 0,
             fetching: VecDeque::new(),
@@ -111,6 +115,13 @@ impl Window {
             ahead_bytes_max: AHEAD_BYTES,
             held: HashMap::new(),
         }
+    }
+
+    /// The same with scaled values.
+    pub(super) fn scaled(mut self, scaling: Option<Arc<Scaling>>) -> Self {
+        self.copied &= scaling.is_none();
+        self.scaling = scaling;
+        self
     }
 
     /// Assembles batch by batch into `out`. Ends early, and well, when nobody receives any more.
@@ -127,11 +138,14 @@ impl Window {
             self.look_ahead(at).await?;
             let batch = self.upcoming.pop_front().expect("the look-ahead covers the current batch");
             let blocks = self.collect(&batch).await?;
-            let (plan, schema) = (Arc::clone(&self.plan), Arc::clone(&schema));
+            let (plan, schema, scaling) = (Arc::clone(&self.plan), Arc::clone(&schema), self.scaling.clone());
             let (rows, used, short) =
                 (batch.rows(), batch.blocks().to_vec(), self.is_short(&batch) && !outlet.compresses());
             let assemble = move || {
-                let records = plan.assemble(&batch, &blocks)?;
+                let mut records = plan.assemble(&batch, &blocks)?;
+                if let Some(scaling) = scaling {
+                    records = scaling.apply(&plan, &records, rows.start)?;
+                }
                 let records = records.with_schema(schema).map_err(|error| internal("a batch's schema", error))?;
                 let passed = outlet.pass(records, rows)?;
                 Ok::<_, Error>((outlet, passed))

@@ -17,6 +17,7 @@ use h5flight_catalog::model::{ResolvedVersion, VersionSelector};
 use super::layout::{Table, is_compound, listed, malformed};
 use crate::error::{Error, Result};
 use crate::read::{ReadRequest, ReadStats, fields, records};
+use crate::series::Wish;
 use crate::service::Service;
 
 /// Rows between two that are wanted are read with them as long as they take less than this, in bytes: less than the
@@ -92,6 +93,7 @@ impl Reader {
             rows: None,
             batch_bytes: Some(self.batch_bytes),
             compression: None,
+            wish: Wish::default(),
         })
     }
 

@@ -9,7 +9,9 @@ use futures::TryStreamExt;
 use h5flight_array::meta::product;
 use h5flight_proto::client::Client;
 use h5flight_proto::v1::version_selector::Kind;
-use h5flight_proto::v1::{Compression, GetDataRequest, Layout, VersionSelector, get_data_request};
+use h5flight_proto::v1::{
+    Channels, Compression, GetDataRequest, Layout, TimeRange, Units, VersionSelector, get_data_request,
+};
 use serde_json::{Value, json};
 
 use super::history::parse_time;
@@ -54,6 +56,15 @@ pub struct Args {
     /// How what is sent is compressed: it pays on networks slower than about 300 Mbit/s
     #[arg(long, value_enum, default_value_t = CompressionName::None)]
     pub compression: CompressionName,
+    /// Rows by the clock of the series, in seconds: "15:16", "15:", ":16"; the end is not part of it
+    #[arg(long, value_name = "START:STOP", value_parser = parse_seconds, allow_hyphen_values = true)]
+    pub time: Option<TimeRange>,
+    /// Channels by the ids of their electrodes or regions: "3,5"
+    #[arg(long, value_name = "IDS", value_delimiter = ',')]
+    pub channels: Option<Vec<i64>>,
+    /// Values in the unit of the series, as float64, instead of as they are stored
+    #[arg(long)]
+    pub units: bool,
     #[command(flatten)]
     pub connection: ConnectionFlags,
 }
@@ -144,6 +155,9 @@ impl Args {
             version: self.version,
             compression: self.compression.compression().into(),
             at: self.at(),
+            time: self.time,
+            channels: self.channels.clone().map(|ids| Channels { ids }),
+            units: if self.units { Units::Float64 } else { Units::Stored }.into(),
             ..GetDataRequest::default()
         })
     }
@@ -156,6 +170,16 @@ impl Args {
         let kind = as_of.or_else(|| self.tag.clone().map(Kind::Tag))?;
         Some(VersionSelector { kind: Some(kind) })
     }
+}
+
+/// A range of seconds.
+fn parse_seconds(text: &str) -> Result<TimeRange, String> {
+    let (start, stop) = text.split_once(':').ok_or_else(|| format!("{text:?} has no colon, as 15:16 has"))?;
+    let bound = |text: &str| match text.trim() {
+        "" => Ok(None),
+        text => text.parse().map(Some).map_err(|_| format!("{text:?} is no number of seconds")),
+    };
+    Ok(TimeRange { start_s: bound(start)?, stop_s: bound(stop)? })
 }
 
 /// What a request will answer, known before its data.
@@ -265,6 +289,9 @@ mod tests {
             layout: LayoutName::Tidy,
             version: 2,
             as_of: None,
+            time: None,
+            channels: None,
+            units: false,
             tag: None,
             output: None,
             compression: CompressionName::None,
