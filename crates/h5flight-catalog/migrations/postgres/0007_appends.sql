@@ -1,4 +1,4 @@
--- Appends, compaction, retention.
+-- Appends; and the columns that compaction and retention need, so that they come without another migration.
 --
 -- extents_of: a rig appends every second, and each append is a version. If each had its own list of extents, n appends
 -- would write n^2 / 2 rows: a day of seconds would be 3.7 billion. So versions that grew out of one another share one list,

@@ -1,4 +1,4 @@
--- Appends, compaction, retention (see PostgreSQL's for the reasons).
+-- Appends; and the columns that compaction and retention need (see PostgreSQL's for the reasons).
 ALTER TABLE versions ADD COLUMN extents_of INTEGER CONSTRAINT versions_extents_of_fkey REFERENCES versions (id);
 ALTER TABLE versions ADD COLUMN expired_at TEXT;
 CREATE INDEX versions_extents_of_idx ON versions (extents_of) WHERE extents_of IS NOT NULL;

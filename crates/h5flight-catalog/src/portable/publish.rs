@@ -65,14 +65,9 @@ pub(super) async fn quarantine(store: &Store, file_id: i64, reason: &str, messag
 
 pub(super) async fn publish(store: &Store, publication: &Publication) -> Result<Published> {
     let staged = Staged::new(publication).await?;
-    // With a writer, what is there already must still be written down as the answer to this put.
-    if publication.writer.is_none() {
-        let mut reader = store.readers.acquire().await.map_err(fault)?;
-        if let Some(Earlier { file_id, key: Key::Recorded }) = earlier(&mut reader, &staged).await? {
-            return published(&mut reader, file_id, Done::Already).await;
-        }
+    if let Some(done) = already_there(store, &staged).await? {
+        return Ok(done);
     }
-
     let mut transaction = dialect::begin(store).await?;
     let connection = &mut *transaction;
     let at = now();
@@ -115,6 +110,19 @@ async fn made_before(
     let mut done = published(connection, file_id, Done::Already).await?;
     done.put = record_put(connection, staged, experiments).await?;
     Ok(Some(done))
+}
+
+/// What this publication would make, where it is all there and nothing is left to be written down: with a writer there is
+/// the answer to this put.
+async fn already_there(store: &Store, staged: &Staged<'_>) -> Result<Option<Published>> {
+    if staged.publication.writer.is_some() {
+        return Ok(None);
+    }
+    let mut reader = store.readers.acquire().await.map_err(fault)?;
+    match earlier(&mut reader, staged).await? {
+        Some(Earlier { file_id, key: Key::Recorded }) => published(&mut reader, file_id, Done::Already).await.map(Some),
+        Some(_) | None => Ok(None),
+    }
 }
 
 /// Whether the idempotency key of a publication is (or need not be) in the table.
