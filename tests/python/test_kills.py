@@ -1,8 +1,8 @@
-"""Servers that are killed while they take uploads: what was acknowledged is there, and nothing is there in part.
+"""Servers that are killed while they take uploads and appends: what was acknowledged is there, and nothing in part.
 
-Each round uploads a file to a server that dies at a place that the seed chooses, or at any time, starts it anew,
-looks, and uploads again. ``H5FLIGHT_KILLS`` is the number of rounds of each catalogue, ``H5FLIGHT_SEED`` the seed;
-``make soak`` does a thousand.
+Each round uploads a file, or appends a block, to a server that dies at a place that the seed chooses, or at any time,
+starts it anew, looks, and does the same again. ``H5FLIGHT_KILLS`` is the number of rounds of each catalogue,
+``H5FLIGHT_SEED`` the seed; ``make soak`` does a thousand.
 """
 
 from __future__ import annotations
@@ -28,6 +28,19 @@ PLACES = (
     "upload::append",
     "upload::flush",
     "upload::mark",
+    "upload::seal",
+    "upload::keep",
+    "upload::kept",
+    "publish::begin",
+    "publish::committed",
+)
+PUT_PLACES = (
+    "put::begin",
+    "put::batch",
+    "put::chunk",
+    "put::finish",
+    "put::flush",
+    "put::hash",
     "upload::seal",
     "upload::keep",
     "upload::kept",
@@ -174,3 +187,90 @@ def settled(ledger: Ledger, server: Server, folder: Path) -> None:
         assert not list((folder / "data").rglob("*.part")), "parts of uploads that ended"
     finally:
         assert server.stop() == 0
+
+
+# Appends
+
+
+def block(number: int) -> np.ndarray:
+    """The rows of an append: of changing length, no two blocks alike."""
+    rng = np.random.default_rng((SEED, number))
+    return rng.integers(0, 1 << 15, (int(rng.integers(1, 200)), 64), "u2")
+
+
+def append(server: Server, first_row: int, number: int) -> h5flight.Put:
+    with h5flight.connect(server.url, timeout_s=60) as client:
+        told = {"writer": "rig", "sequence": number, "first_row": first_row, "chunks": (50, 64)}
+        # One attempt: each further one waits for a server that does not come back.
+        request = h5flight.put.request_of(NAMES, "append", told)
+        return client._connection.put(request, h5flight.put.batches_of(block(number)))
+
+
+NAMES = {"animal": "kills", "experiment": "rig", "dataset": "traces"}
+
+
+def rows_seen(server: Server) -> np.ndarray:
+    with h5flight.connect(server.url, timeout_s=60) as client:
+        try:
+            return client["kills"]["rig"]["traces"][...]
+        except h5flight.NotFoundError:
+            return np.zeros((0, 64), "u2")
+
+
+def test_no_acknowledged_rows_are_lost_and_no_append_is_there_in_part(tmp_path: Path, flags: tuple[str, ...]) -> None:
+    rng = np.random.default_rng(SEED)
+    counts: Counter[str] = Counter()
+    folder, whole = tmp_path / "server", np.zeros((0, 64), "u2")
+    for number in range(ROUNDS):
+        place = [*PUT_PLACES, "any time"][rng.integers(len(PUT_PLACES) + 1)]
+        counts[killed_append(Server(folder, {}, *flags), len(whole), number, (place, rng.uniform(0, ANY_TIME_S)))] += 1
+        server = Server(folder, {}, *flags).start()
+        try:
+            more = np.concatenate([whole, block(number)])
+            found = rows_seen(server)
+            visible = len(found) == len(more)
+            np.testing.assert_array_equal(found, more if visible else whole, f"seed {SEED}, append {number}")
+            made = append(server, len(whole), number)
+            assert (made.first_row, made.total_rows, made.already) == (len(whole), len(more), visible)
+            counts["visible before it was repeated"] += visible
+            whole = more
+        finally:
+            server.kill()
+    hours = {"H5FLIGHT_GARBAGE_GRACE_HOURS": "0", "H5FLIGHT_UPLOAD_EXPIRY_HOURS": "0"}
+    server = Server(folder, {}, *flags, environment=hours).start()
+    try:
+        assert server.command("gc", "--json").returncode == 0
+        verified = server.command("verify", "--deep")
+        assert verified.returncode == 0, verified.stdout + verified.stderr
+        np.testing.assert_array_equal(rows_seen(server), whole)
+        known = {path.name for path in (folder / "data").rglob("*.h5") if path.is_file()}
+        with h5flight.connect(server.url) as client:
+            assert len(known) == client.server_info()["files"], "files that nothing names, or names without a file"
+        # Nobody can go on with a put that was killed: what is left of it goes an hour later, with the garbage.
+        assert {path.suffix for path in (folder / "data" / "uploads").iterdir()} <= {".tmp"}
+    finally:
+        assert server.stop() == 0
+    told = dict(sorted(counts.items()))
+    print(f"\nseed {SEED}, {ROUNDS} kills of appends: {told}, {len(whole)} rows, 0 lost, 0 in part, 0 orphans")
+
+
+def killed_append(server: Server, first_row: int, number: int, where: tuple[str, float]) -> str:
+    """Append to a server that dies on the way, or just after; tells what happened."""
+    place, after_s = where
+    if place != "any time":
+        server.environment["FAILPOINTS"] = f"{place}=return(kill)"
+    server.start()
+    timer = threading.Timer(after_s, server.kill) if place == "any time" else None
+    if timer:
+        timer.start()
+    try:
+        append(server, first_row, number)
+    except SERVER_GONE:
+        return f"killed at {place}"
+    else:
+        assert place == "any time", f"nothing happened at {place}: the binary needs the feature failpoints (make build)"
+        return "acknowledged before the kill"
+    finally:
+        if timer:
+            timer.join()
+        server.kill()
