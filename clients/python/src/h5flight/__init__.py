@@ -6,6 +6,8 @@
 >>> h5flight.get_data("m01", "day1", "traces", "0:1000")  # doctest: +SKIP
 """
 
+from typing import TYPE_CHECKING, Any
+
 from .attributes import Attributes
 from .client import Animal, Client, Experiment, Group, connect
 from .dataset import Dataset, Dimension
@@ -29,6 +31,9 @@ from .put import Put
 from .selection import Points
 from .writer import Writer
 
+if TYPE_CHECKING:
+    from .file import File
+
 __all__ = [
     "Animal",
     "Attributes",
@@ -39,6 +44,7 @@ __all__ = [
     "Difference",
     "Dimension",
     "Experiment",
+    "File",
     "FileStateError",
     "Group",
     "H5FlightError",
@@ -58,3 +64,12 @@ __all__ = [
     "get_data",
 ]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    # It imports h5py where that is installed, which takes longer than all the rest.
+    if name == "File":
+        from .file import File
+
+        return File
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

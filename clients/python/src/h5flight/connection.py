@@ -305,6 +305,12 @@ class Connection:
             found = reader.schema.metadata or {}
         return assembly.finish(), {key.decode(): value.decode() for key, value in found.items()}
 
+    def schema(self, request: wire.GetData) -> pa.Schema:
+        """The schema that a read would have: nothing is read for it."""
+        client = self._flight()
+        with self._errors():
+            return client.get_schema(flight.FlightDescriptor.for_command(request.ticket()), self._options()).schema
+
     def table(self, request: wire.GetData) -> pa.Table:
         """Read into an Arrow table."""
         with self.stream(request) as reader:
