@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 import h5flight
-from h5flight import arrays, errors, selection
+from h5flight import arrays, errors, progress, retries, selection
 
 
 def test_batches_in_any_order_make_the_array_in_one_round_trip(client: h5flight.Client, server: object) -> None:
@@ -165,6 +165,7 @@ def test_errors_are_pythons_own_kinds_and_print_cleanly(client: h5flight.Client)
     ("code", "reason", "ours", "builtin"),
     [
         (3, "out_of_bounds", errors.SelectionError, IndexError),
+        (4, "deadline", errors.DeadlineError, TimeoutError),
         (3, "bad_layout", errors.InvalidRequestError, ValueError),
         (5, "animal_not_found", errors.NotFoundError, KeyError),
         (7, "permission_denied", errors.PermissionDeniedError, PermissionError),
@@ -187,6 +188,65 @@ def test_codes_and_reasons_become_classes(code: int, reason: str, ours: type, bu
     assert isinstance(found, builtin)
     again = pickle.loads(pickle.dumps(found))
     assert (str(again), again.reason, type(again)) == ("axis 0 has 5", reason, ours)
+
+
+def test_what_may_pass_is_tried_again_as_often_and_as_late_as_the_server_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    from google.protobuf import any_pb2
+    from google.rpc import error_details_pb2, status_pb2
+
+    details = [any_pb2.Any(), any_pb2.Any()]
+    details[0].Pack(error_details_pb2.ErrorInfo(reason="busy", domain="h5flight"))
+    later = error_details_pb2.RetryInfo()
+    later.retry_delay.FromMilliseconds(1500)
+    details[1].Pack(later)
+    busy = errors.from_flight(pa.ArrowInvalid("x"), status_pb2.Status(code=8, details=details).SerializeToString())
+    assert busy.retry_after_s == 1.5
+    waits: list[float] = []
+    monkeypatch.setattr(retries.time, "sleep", waits.append)
+    answers = iter([busy, errors.ServerUnavailableError("gone"), "there"])
+
+    def ask() -> str:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    assert retries.repeated(ask) == "there"
+    assert waits == [1.5, 0.2]
+    answers = iter([busy] * 10)
+    with pytest.raises(errors.LimitError):
+        retries.repeated(ask)
+    assert len(waits) == 2 + retries.ATTEMPTS_MAX - 1
+    answers = iter([errors.NotFoundError("no such thing", "dataset_not_found"), "there"])
+    with pytest.raises(errors.NotFoundError):
+        retries.repeated(ask)
+
+
+def test_a_bar_appears_only_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tqdm")
+    made: list[list[int]] = []
+
+    class Bar:
+        def __init__(self, **_how: object) -> None:
+            self.n, self.seen = 0, []
+            made.append(self.seen)
+
+        def update(self, more: int) -> None:
+            self.n += more
+            self.seen.append(self.n)
+
+        def close(self) -> None:
+            self.seen.append(-1)
+
+    monkeypatch.setattr("tqdm.auto.tqdm", Bar)
+    clock = iter([0.0, 0.5, 1.2])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    with progress.Progress(300, "movie", True) as shown:
+        shown.reach(100)
+        assert made == []
+        shown.reach(200)
+        shown.reach(300)
+    assert made == [[200, 300, -1]]
 
 
 def test_without_details_the_message_is_cut_out_of_pyarrows() -> None:

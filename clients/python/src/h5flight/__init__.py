@@ -14,6 +14,7 @@ from .dataset import Dataset, Dimension
 from .errors import (
     ConflictError,
     DataLossError,
+    DeadlineError,
     FileStateError,
     H5FlightError,
     InvalidRequestError,
@@ -41,6 +42,7 @@ __all__ = [
     "ConflictError",
     "DataLossError",
     "Dataset",
+    "DeadlineError",
     "Difference",
     "Dimension",
     "Experiment",

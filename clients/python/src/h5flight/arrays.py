@@ -204,7 +204,8 @@ class Assembly:
     def __init__(self, schema: pa.Schema, strings: str = "fixed") -> None:
         self.shape = shape_of(schema)
         self._rows = self.shape[0] if self.shape else 1
-        self._placed = 0
+        self._reached = 0
+        self._ahead: dict[int, int] = {}
         element = element_of(_told(schema, TYPE), strings)
         if element.kind == "compound" and RECORD not in (schema.field(0).metadata or {}):
             element = element.select(list(schema.names))
@@ -222,7 +223,7 @@ class Assembly:
 
     def place(self, batch: pa.RecordBatch, metadata: pa.Buffer | None) -> None:
         """Copy one batch to where it belongs."""
-        first, rows = self._placed, batch.num_rows
+        first, rows = self._reached, batch.num_rows
         if metadata is not None:
             first, rows = wire.batch_metadata(metadata.to_pybytes())
         if rows != batch.num_rows or first + rows > self._rows:
@@ -230,7 +231,29 @@ class Assembly:
         for out, element, column in zip(self._columns, self._elements, batch.columns, strict=True):
             target = out[first : first + rows]
             target[...] = values_of(element, column).reshape(target.shape)
-        self._placed += rows
+        self._ahead[first] = rows
+        while self._reached in self._ahead:
+            self._reached += self._ahead.pop(self._reached)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the whole result."""
+        return self._rows
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the whole result."""
+        return self._out.nbytes
+
+    def rows_in_order(self) -> int:
+        """Rows that are there without a gap before them; others are forgotten, to come again."""
+        self._ahead.clear()
+        return self._reached
+
+    @property
+    def placed_bytes(self) -> int:
+        """About how many bytes of the result are there."""
+        return self.nbytes * (self._reached + sum(self._ahead.values())) // max(self._rows, 1)
 
     def finish(self) -> Array:
         """Give the result, once every row is there.
@@ -240,6 +263,6 @@ class Assembly:
         H5FlightError
             When the stream ended early.
         """
-        if self._placed != self._rows:
-            raise H5FlightError(f"the answer ended after {self._placed} of {self._rows} rows")
+        if self._reached != self._rows:
+            raise H5FlightError(f"the answer ended after {self._reached} of {self._rows} rows")
         return self._out

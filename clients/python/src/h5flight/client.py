@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -15,6 +15,7 @@ from .connection import DEFAULT_URL, Connection
 from .dataset import Dataset
 from .errors import H5FlightError, NotFoundError
 from .history import Time, VersionAt
+from .progress import Progress, Wish
 from .put import Put, put, request_of
 from .tables import GetTable, read_table
 from .uploads import Upload
@@ -202,10 +203,12 @@ class Client(_Named["Animal"]):
         version: int | None = None,
         as_of: Time | None = None,
         tag: str | None = None,
+        layout: str | None = None,
+        progress: Wish = None,
     ) -> pd.DataFrame:
         """Read into a frame, see `h5flight.get_data`."""
         at = VersionAt.of(version, as_of, tag)
-        return Dataset(self, animal, experiment, dataset, at=at).to_pandas(selection)
+        return Dataset(self, animal, experiment, dataset, at=at).to_pandas(selection, layout=layout, progress=progress)
 
     def table(
         self,
@@ -294,7 +297,7 @@ class Client(_Named["Animal"]):
         experiment: str = "",
         replace: bool = False,
         key: str = "",
-        progress: Callable[[int, int], object] | None = None,
+        progress: Wish = None,
         failures_max: int = 10,
     ) -> dict[str, Any]:
         """Upload a file; it is durable and visible when this returns.
@@ -312,8 +315,8 @@ class Client(_Named["Animal"]):
             Whether datasets that are served from another file are replaced.
         key : str
             Idempotency key: repeating the upload with it gives the first answer again.
-        progress : callable, optional
-            Told the bytes sent so far and the size of the file.
+        progress : bool or callable, optional
+            As for `h5flight.get_data`: a function is told the bytes sent so far and the size of the file.
         failures_max : int
             Broken connections in a row, without progress between them, before it is given up: with waits that double
             up to 20 s, 10 are about two minutes.
@@ -338,11 +341,8 @@ class Client(_Named["Animal"]):
             "experiment": experiment,
             "replace": replace,
         }
-        told = progress or (lambda _sent, _size: None)
-        upload = Upload(
-            self._connection, path, header, progress=lambda sent: told(sent, size), failures_max=failures_max
-        )
-        return upload.run()
+        with Progress(size, os.path.basename(os.fspath(path)), progress) as shown:
+            return Upload(self._connection, path, header, progress=shown.reach, failures_max=failures_max).run()
 
     def put(
         self,

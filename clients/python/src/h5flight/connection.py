@@ -19,13 +19,20 @@ import pyarrow.flight as flight
 
 from . import arrays, columns, put, wire
 from .allocation import keep_freed_memory
-from .errors import ServerUnavailableError, from_flight
+from .errors import H5FlightError, ServerUnavailableError, from_flight
+from .progress import Progress, Wish
+from .retries import Patience, repeated, rest_of
 
 if TYPE_CHECKING:
     from .tables import GetTable
 
 DEFAULT_URL = "grpc://127.0.0.1:8815"
 _DETAILS = "grpc-status-details-bin"
+
+_SAFE = frozenset(
+    ["describe", "diff-versions", "list-animals", "list-datasets", "list-experiments", "list-versions", "search"]
+)
+"""Actions that change nothing, however often they are called; without server-info: who asks it wants to know now."""
 
 
 class _Trailers(flight.ClientMiddleware):  # type: ignore[misc]
@@ -204,8 +211,9 @@ class Connection:
             return [json.loads(answer.body.to_pybytes()) for answer in answers]
 
     def ask(self, action: str, **body: Any) -> dict[str, Any]:
-        """Call an action that has one answer."""
-        found: dict[str, Any] = self.act(action, **body)[0]
+        """Call an action that has one answer; what changes nothing is tried again when the server is away or busy."""
+        answers = repeated(lambda: self.act(action, **body)) if action in _SAFE else self.act(action, **body)
+        found: dict[str, Any] = answers[0]
         return found
 
     def pages(self, action: str, entries: str, **body: Any) -> Iterator[dict[str, Any]]:
@@ -296,14 +304,31 @@ class Connection:
             raise ServerUnavailableError("the server ended the put without an answer")
         return put.Put(**wire.put_response(answer.to_pybytes()))
 
-    def array(self, request: wire.GetData) -> tuple[arrays.Array, dict[str, str]]:
-        """Read into numpy; also gives the metadata of the schema."""
-        with self.stream(request) as reader:
-            assembly = arrays.Assembly(reader.schema, request.strings)
+    def array(self, request: wire.GetData, progress: Wish = None) -> tuple[arrays.Array, dict[str, str]]:
+        """Read into numpy; also gives the metadata of the schema. A stream that breaks goes on at the row it reached."""
+        patience, assembly, part = Patience(), None, request
+        while True:
+            try:
+                with self.stream(part) as reader:
+                    if assembly is None:
+                        metadata = {
+                            key.decode(): value.decode() for key, value in (reader.schema.metadata or {}).items()
+                        }
+                        assembly = arrays.Assembly(reader.schema, request.strings)
+                    self._fill(assembly, reader, Progress(assembly.nbytes, request.dataset, progress))
+                return assembly.finish(), metadata
+            except H5FlightError as error:  # noqa: PERF203, this is what the loop is for
+                reached = assembly.rows_in_order() if assembly else 0
+                patience.wait(error, reached)
+                if assembly is not None and reached:
+                    version = int(metadata.get("h5flight.version", 0))
+                    part = rest_of(request, reached, assembly.rows, version)
+
+    def _fill(self, assembly: arrays.Assembly, reader: flight.FlightStreamReader, shown: Progress) -> None:
+        with shown:
             for chunk in reader:
                 assembly.place(chunk.data, chunk.app_metadata)
-            found = reader.schema.metadata or {}
-        return assembly.finish(), {key.decode(): value.decode() for key, value in found.items()}
+                shown.reach(assembly.placed_bytes)
 
     def schema(self, request: wire.GetData) -> pa.Schema:
         """The schema that a read would have: nothing is read for it."""
@@ -312,6 +337,10 @@ class Connection:
             return client.get_schema(flight.FlightDescriptor.for_command(request.ticket()), self._options()).schema
 
     def table(self, request: wire.GetData) -> pa.Table:
-        """Read into an Arrow table."""
-        with self.stream(request) as reader:
-            return reader.read_all()
+        """Read into an Arrow table; tried again as a whole when the stream breaks."""
+
+        def read() -> pa.Table:
+            with self.stream(request) as reader:
+                return reader.read_all()
+
+        return repeated(read)

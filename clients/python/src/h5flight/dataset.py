@@ -21,6 +21,7 @@ from .attributes import Attributes
 from .errors import H5FlightError, NotFoundError, SelectionError
 from .exports import dask_array, data_array, optional
 from .history import Difference, Time, Version, VersionAt, VersionName
+from .progress import Wish
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -390,12 +391,14 @@ class Dataset:
         """Brackets that pair the lists of all axes: ``[[0, 5], [1, 2]]`` are the elements (0, 1) and (5, 2)."""
         return PointIndexer(self)
 
-    def _read(self, selection: selections.Selection | str, strings: str = "fixed") -> tuple[Array, dict[str, str]]:
+    def _read(
+        self, selection: selections.Selection | str, strings: str = "fixed", progress: Wish = None
+    ) -> tuple[Array, dict[str, str]]:
         """Read into an array; also gives the metadata of the schema."""
 
         def read(parts: bytes | str | None, version: int | None = None) -> tuple[Array, dict[str, str]]:
             request = self._request(parts, version=version)
-            return self.client._connection.array(dataclasses.replace(request, strings=strings))
+            return self.client._connection.array(dataclasses.replace(request, strings=strings), progress)
 
         if isinstance(selection, str):
             return read(selection)
@@ -476,11 +479,11 @@ class Dataset:
         """
         return self.client._connection.table(self._request(encode(selection), layout))
 
-    def to_pandas(self, selection: Any = None) -> pd.DataFrame:
+    def to_pandas(self, selection: Any = None, *, layout: str | None = None, progress: Wish = None) -> pd.DataFrame:
         """Read into a frame, see `h5flight.get_data`."""
         from .frames import read_frame
 
-        return read_frame(self, selection)
+        return read_frame(self, selection, layout, progress)
 
     def to_numpy(self, selection: Any = None) -> Array:
         """Read into an array, as ``dataset[selection]`` does; None is everything, a scalar an array of rank 0."""

@@ -29,6 +29,9 @@ class H5FlightError(Exception):
         The numbers and names behind it, where the server tells them: ``current_version`` of a conflict.
     """
 
+    retry_after_s: float = 0.0
+    """Seconds after which a busy server asks to be called again; 0 where it said nothing of it."""
+
     def __init__(self, message: str, reason: str = "", facts: dict[str, str] | None = None) -> None:
         super().__init__(message)
         self.message = message
@@ -87,10 +90,14 @@ class ServerUnavailableError(H5FlightError, ConnectionError):
     """No server answers, or it cannot answer now; a repetition may succeed."""
 
 
+class DeadlineError(H5FlightError, TimeoutError):
+    """A call took longer than `timeout_s` of the client, or than the server lets it take."""
+
+
 # By gRPC status code. OK and what is not named here is H5FlightError.
 _BY_CODE: dict[int, type[H5FlightError]] = {
     3: InvalidRequestError,
-    4: ServerUnavailableError,
+    4: DeadlineError,
     5: NotFoundError,
     6: ConflictError,
     7: PermissionDeniedError,
@@ -156,7 +163,9 @@ def from_flight(error: Exception, details: bytes | None) -> H5FlightError:
     said = str(error.args[0]) if error.args else str(error)
     message = (told.message if told else "") or _BEHIND.sub("", _BEFORE.sub("", said))
     kind = SelectionError if reason in _SELECTION_REASONS else _BY_CODE.get(code, H5FlightError)
-    return kind(message, reason, told.metadata if told else None)
+    found = kind(message, reason, told.metadata if told else None)
+    found.retry_after_s = told.retry_after_s if told else 0.0
+    return found
 
 
 def _parse(details: bytes | None) -> wire.Status | None:

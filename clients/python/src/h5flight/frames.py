@@ -21,6 +21,7 @@ from .client import Client
 from .dataset import Dataset
 from .errors import H5FlightError
 from .history import Time, VersionAt
+from .progress import Wish
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,6 +40,7 @@ def get_data(
     as_of: Time | None = None,
     tag: str | None = None,
     layout: str | None = None,
+    progress: Wish = None,
     client: Client | None = None,
     url: str | None = None,
     token: str | None = None,
@@ -61,6 +63,9 @@ def get_data(
     layout : str, optional
         ``"tidy"`` gives one row per element with index columns ``dim_0, dim_1, ...``, as the server makes it.
         Without it the frame is as described above.
+    progress : bool or callable, optional
+        True shows a bar once it takes longer than a second (with tqdm installed), False none; without it there is one
+        in terminals and notebooks. A function is told the bytes so far and in all.
     client : Client, optional
         Connection to use; else one to `url` and `token` is made for this call.
     url, token : str, optional
@@ -82,7 +87,7 @@ def get_data(
     client = Client(url, token) if client is None else client
     try:
         at = VersionAt.of(version, as_of, tag)
-        return read_frame(Dataset(client, animal, experiment, dataset, at=at), selection, layout)
+        return read_frame(Dataset(client, animal, experiment, dataset, at=at), selection, layout, progress)
     finally:
         if owned:
             client.close()
@@ -97,7 +102,9 @@ def import_pandas() -> Any:
     return pandas
 
 
-def read_frame(dataset: Dataset, selection: Any = None, layout: str | None = None) -> pd.DataFrame:
+def read_frame(
+    dataset: Dataset, selection: Any = None, layout: str | None = None, progress: Wish = None
+) -> pd.DataFrame:
     """Read a slice of a dataset into a frame, see `get_data`."""
     pandas = import_pandas()
     if layout not in (None, "auto"):
@@ -106,7 +113,7 @@ def read_frame(dataset: Dataset, selection: Any = None, layout: str | None = Non
         frame.attrs = _facts(dataset, {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()})
         return frame
     parsed = None if isinstance(selection, str) else selections.parse(() if selection is None else selection)
-    values, metadata = dataset._read(selection if parsed is None else parsed, strings="auto")
+    values, metadata = dataset._read(selection if parsed is None else parsed, strings="auto", progress=progress)
     parsed = selections.parse_text(selection) if parsed is None else parsed
     frame = _frame(pandas, values, _labels(dataset, parsed, metadata, values))
     frame.attrs = _facts(dataset, metadata)

@@ -19,6 +19,7 @@ GET_TABLE_TYPE_URL = "type.googleapis.com/h5flight.v1.GetTableRequest"
 INGEST_HEADER_TYPE_URL = "type.googleapis.com/h5flight.v1.IngestHeader"
 PUT_TYPE_URL = "type.googleapis.com/h5flight.v1.PutRequest"
 ERROR_INFO_TYPE_URL = "type.googleapis.com/google.rpc.ErrorInfo"
+RETRY_INFO_TYPE_URL = "type.googleapis.com/google.rpc.RetryInfo"
 ERROR_DOMAIN = "h5flight"
 
 LAYOUTS = {"auto": 0, "tensor": 1, "columns": 2, "tidy": 3}
@@ -168,6 +169,8 @@ class GetData:
         In place of a version: the one with this tag; empty for none.
     series : bytes
         Fields in the words of a series, encoded by `h5flight.units`.
+    rows : (int, int) or None
+        Only these rows of the result: the first one, and the one behind the last.
     """
 
     animal: str
@@ -182,6 +185,7 @@ class GetData:
     as_of_us: int | None = None
     tag: str = ""
     series: bytes = b""
+    rows: tuple[int, int] | None = None
 
     def encode(self) -> bytes:
         """Encode the message itself."""
@@ -198,6 +202,8 @@ class GetData:
             part = block(5, self.parts)
         names = text(1, self.animal) + text(2, self.experiment) + text(3, self.dataset)
         how = number(6, LAYOUTS[self.layout]) + number(7, self.version) + number(8, STRING_FORMS[self.strings])
+        if self.rows is not None:
+            how += block(9, number(1, self.rows[0]) + number(2, self.rows[1]))
         how += number(11, self.batch_bytes)
         at = version_selector(0, self.as_of_us, self.tag)
         at = block(12, at) if at else b""
@@ -353,17 +359,18 @@ def batch_metadata(message: bytes) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Status:
-    """What a server says of an error: the gRPC code, its message, the stable reason, and facts for programs."""
+    """What a server says of an error: the gRPC code, its message, the reason, facts for programs, when to retry."""
 
     code: int
     message: str
     reason: str
     metadata: dict[str, str]
+    retry_after_s: float = 0.0
 
 
 def status(message: bytes) -> Status:
-    """Read a `google.rpc.Status` with the `ErrorInfo` among its details."""
-    code, words, reason = 0, "", ""
+    """Read a `google.rpc.Status` with the `ErrorInfo` and `RetryInfo` among its details."""
+    code, words, reason, retry_after_s = 0, "", "", 0.0
     facts: dict[str, str] = {}
     for field, value in fields(message):
         if field == 1 and isinstance(value, int):
@@ -372,7 +379,19 @@ def status(message: bytes) -> Status:
             words = value.decode(errors="replace")
         elif field == 3 and isinstance(value, bytes) and (info := _error_info(value)):
             reason, facts = info
-    return Status(code, words, reason, facts)
+        elif field == 3 and isinstance(value, bytes):
+            retry_after_s = _retry_after_s(value) or retry_after_s
+    return Status(code, words, reason, facts, retry_after_s)
+
+
+def _retry_after_s(detail: bytes) -> float:
+    """Seconds of a `google.rpc.RetryInfo`; 0 for other details."""
+    parts = {field: value for field, value in fields(detail) if isinstance(value, bytes)}
+    if parts.get(1) != RETRY_INFO_TYPE_URL.encode():
+        return 0.0
+    delay = next((value for field, value in fields(parts.get(2, b"")) if field == 1 and isinstance(value, bytes)), b"")
+    numbers = {field: value for field, value in fields(delay) if isinstance(value, int)}
+    return numbers.get(1, 0) + numbers.get(2, 0) / 1e9
 
 
 def _error_info(detail: bytes) -> tuple[str, dict[str, str]] | None:
