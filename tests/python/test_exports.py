@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
+import files
 from server import Server
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,3 +82,39 @@ def test_the_package_has_the_version_of_the_server() -> None:
         for file in ("Cargo.toml", "clients/python/pyproject.toml")
     ]
     assert lines == [f'version = "{h5flight.__version__}"'] * 2
+
+
+def test_xarray_opens_groups_lazily_and_reads_what_is_selected(
+    server: Server, publish: Callable[..., h5flight.Experiment], client: h5flight.Client
+) -> None:
+    xr = pytest.importorskip("xarray")
+    path = Path(server.roots["lab"]) / "grouped.h5"
+    rng = np.random.default_rng(files.SEED)
+    with h5py.File(path, "w") as file:
+        for number in range(2):
+            group = file.create_group(f"plane{number}")
+            group.attrs["depth"] = 100 * number
+            group["time"] = np.linspace(0, 5, 50)
+            group["time"].make_scale("time")
+            group.create_dataset("movie", data=rng.integers(0, 99, (50, 30, 40), "u2"), chunks=(5, 30, 40))
+            group["movie"].dims[0].attach_scale(group["time"])
+            group["movie"].attrs["unit"] = "counts"
+            group["names"] = ["a", "b", "c"]
+    experiment = publish(path)
+    with h5py.File(path) as file:
+        movie = file["plane1/movie"][...]
+        where = f"h5flight://m01/{path.stem}"
+        opened = xr.open_dataset(where, engine="h5flight", group="plane1", client=client)
+        assert dict(opened.sizes) == {"time": 50, "dim_1": 30, "dim_2": 40, "dim_0": 3}
+        assert list(opened.coords) == ["time"]
+        assert (opened.attrs["depth"], opened["movie"].attrs["unit"]) == (100, "counts")
+        assert opened["names"].values.tolist() == ["a", "b", "c"]
+        part = opened["movie"].sel(time=slice(1, 2)).isel(dim_1=[3, 1], dim_2=5)
+        np.testing.assert_array_equal(part.values, movie[10:20][:, [3, 1], 5])
+        picked = opened["movie"].isel(time=xr.DataArray([0, 4], dims="p"), dim_1=xr.DataArray([2, 9], dims="p"))
+        np.testing.assert_array_equal(picked.values, movie[[0, 4], [2, 9]])
+        blocks = xr.open_dataset(experiment, engine="h5flight", group="plane1", chunks={})
+        assert blocks["movie"].chunks[0] == (5,) * 10
+        np.testing.assert_array_equal(blocks["movie"].mean("time").values, movie.mean(axis=0))
+        tree = xr.open_datatree(experiment, engine="h5flight")
+        np.testing.assert_array_equal(tree["plane0/movie"].values, file["plane0/movie"][...])

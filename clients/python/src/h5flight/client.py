@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import os
+import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from . import notebook
 from .attributes import Attributes
 from .blake3 import file_blake3
 from .columns import BATCH_BYTES
@@ -73,18 +77,29 @@ def connect(
     """
     client = Client(url, token, timeout_s=timeout_s, tls_root_certs=tls_root_certs, compression=compression)
     try:
-        client.server_info()
+        _compare_versions(str(client.server_info().get("version", "")))
     except BaseException:
         client.close()
         raise
     return client
 
 
+@functools.cache
+def _compare_versions(server: str) -> None:
+    """Warn, once a process, when the server is of another version than this package."""
+    ours = importlib.import_module("h5flight").__version__
+    if server and server.split(".")[:2] != ours.split(".")[:2]:
+        warnings.warn(
+            f"the server is h5flight {server}, this package is {ours}: `pip install h5flight=={server}` fits it",
+            stacklevel=3,
+        )
+
+
 class _Named(Mapping[str, Entry], Generic[Entry]):
     """A level of names. An entry costs nothing to make: whether it exists, the server tells when it is used."""
 
     @abstractmethod
-    def _entries(self) -> Iterator[Entry]: ...
+    def _entries(self, page_size: int = 1000) -> Iterator[Entry]: ...
 
     @abstractmethod
     def _name_of(self, entry: Entry) -> str: ...
@@ -157,11 +172,14 @@ class Client(_Named["Animal"]):
     ) -> None:
         self.close()
 
+    def _repr_html_(self) -> str:
+        return notebook.client_html(self)
+
     def __repr__(self) -> str:
         return f"<h5flight client of {self.url}>"
 
-    def _entries(self) -> Iterator[Animal]:
-        for facts in self._connection.pages("list-animals", "animals"):
+    def _entries(self, page_size: int = 1000) -> Iterator[Animal]:
+        for facts in self._connection.pages("list-animals", "animals", page_size):
             yield Animal(self, facts["animal"], facts)
 
     def _name_of(self, entry: Animal) -> str:
@@ -491,11 +509,14 @@ class Animal(_Named["Experiment"]):
     def __init__(self, client: Client, name: str, facts: dict[str, Any] | None = None) -> None:
         self.client, self.name, self.facts = client, name, facts or {}
 
+    def _repr_html_(self) -> str:
+        return notebook.animal_html(self)
+
     def __repr__(self) -> str:
         return f'<h5flight animal "{self.name}">'
 
-    def _entries(self) -> Iterator[Experiment]:
-        for facts in self.client._connection.pages("list-experiments", "experiments", animal=self.name):
+    def _entries(self, page_size: int = 1000) -> Iterator[Experiment]:
+        for facts in self.client._connection.pages("list-experiments", "experiments", page_size, animal=self.name):
             yield Experiment(self.client, self.name, facts["experiment"], facts)
 
     def _name_of(self, entry: Experiment) -> str:
@@ -524,12 +545,15 @@ class Experiment(_Named[Dataset]):
     def __init__(self, client: Client, animal: str, name: str, facts: dict[str, Any] | None = None) -> None:
         self.client, self.animal, self.name, self.facts = client, animal, name, facts or {}
 
+    def _repr_html_(self) -> str:
+        return notebook.experiment_html(self)
+
     def __repr__(self) -> str:
         return f'<h5flight experiment "{self.animal}/{self.name}">'
 
-    def _entries(self) -> Iterator[Dataset]:
+    def _entries(self, page_size: int = 1000) -> Iterator[Dataset]:
         names = {"animal": self.animal, "experiment": self.name}
-        for facts in self.client._connection.pages("list-datasets", "datasets", **names):
+        for facts in self.client._connection.pages("list-datasets", "datasets", page_size, **names):
             yield _dataset(self.client, facts)
 
     def _name_of(self, entry: Dataset) -> str:
@@ -645,6 +669,9 @@ class Group:
     def _any(self, path: str) -> Group | Dataset:
         found = self.experiment.group(path)
         return self.experiment[path] if found.kind == "dataset" else found
+
+    def _repr_html_(self) -> str:
+        return notebook.group_html(self)
 
     def __repr__(self) -> str:
         where = f"{self.experiment.animal}/{self.experiment.name}/{self.name}"

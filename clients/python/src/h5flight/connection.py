@@ -224,7 +224,7 @@ class Connection:
         found: dict[str, Any] = answers[0]
         return found
 
-    def pages(self, action: str, entries: str, **body: Any) -> Iterator[dict[str, Any]]:
+    def pages(self, action: str, entries: str, /, page_size: int = 1000, **body: Any) -> Iterator[dict[str, Any]]:
         """Go through a list, page by page.
 
         Parameters
@@ -233,12 +233,14 @@ class Connection:
             The action.
         entries : str
             Where an answer holds the entries.
+        page_size : int
+            Entries of a page.
         **body
             What else the action takes.
         """
         token = ""
         while True:
-            answer = self.ask(action, **body, page_size=1000, page_token=token)
+            answer = self.ask(action, **body, page_size=page_size, page_token=token)
             yield from answer.get(entries, ())
             token = answer.get("next_token", "")
             if not token:

@@ -197,7 +197,7 @@ class Dataset:
 
     def versions(self) -> list[Version]:
         """All versions, the newest first, with who published them, from which file, and their tags."""
-        found = self.client._connection.pages("list-versions", "versions", **self._names())
+        found = self.client._connection.pages("list-versions", "versions", 1000, **self._names())
         return [Version.of(facts) for facts in found]
 
     def diff(self, version: VersionName, other: VersionName | None = None) -> Difference:
@@ -512,6 +512,11 @@ class Dataset:
         where the current version is read. Values are read when they are computed, as with `to_dask`.
         """
         return data_array(self)
+
+    def _repr_html_(self) -> str:
+        from .notebook import dataset_html
+
+        return dataset_html(self)
 
     def __repr__(self) -> str:
         try:
