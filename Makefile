@@ -10,7 +10,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 DEBUG_BIN := $(TARGET)/debug/h5flight
 RELEASE_BIN := $(TARGET)/release/h5flight
 
-.PHONY: help setup build release demo test test-rust test-python soak lint format bench clean
+.PHONY: help setup build release demo docs test test-rust test-python soak lint format bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -56,10 +56,13 @@ format: setup ## rewrite everything in the project's format
 	.venv/bin/ruff check --fix clients/python tests/python examples bench
 	.venv/bin/ruff format clients/python tests/python examples bench
 
+docs: setup ## the pages for users into ./site, strictly: a broken link or a missing docstring is an error
+	PYTHONPATH=clients/python/src NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
+
 bench: release ## measure against h5py, other Flight servers and Redis on the same files; writes docs/performance.md
 	cargo bench --package h5flight-array
 	$(PYTHON) bench/run.py --bin $(RELEASE_BIN)
 
 clean: ## remove what was built, not what was served
 	cargo clean
-	rm -rf .venv demo-output
+	rm -rf .venv demo-output site
