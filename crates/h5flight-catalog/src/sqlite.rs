@@ -55,13 +55,14 @@ const IS_SHARED: bool = false;
 
 /// How long a write waits for the one before it: the publication of a large file takes seconds.
 const WRITER_WAIT: Duration = Duration::from_secs(30);
-/// Attempts to migrate a new database: another process may be at it, and the loser finds the work done.
-const MIGRATION_ATTEMPTS: usize = 3;
+/// Attempts to migrate a new database: another process may be at it, and the loser of each step finds it done. More than
+/// there are steps, several times.
+const MIGRATION_ATTEMPTS: usize = 20;
 /// Attempts to open a database that is locked: switching a file to its write-ahead log is refused at once while somebody
 /// else does the same, whatever the busy timeout.
 const LOCKED_ATTEMPTS: usize = 50;
-/// The wait before another of them.
-const LOCKED_WAIT: Duration = Duration::from_millis(100);
+/// The wait before another of either.
+const ATTEMPT_WAIT: Duration = Duration::from_millis(100);
 
 static MIGRATIONS: sqlx::migrate::Migrator = {
     let mut migrations = sqlx::migrate!("./migrations/sqlite");
@@ -143,9 +144,7 @@ async fn migrate(connect: &SqliteConnectOptions) -> Result<()> {
         if attempts == MIGRATION_ATTEMPTS || locked == LOCKED_ATTEMPTS {
             return Err(faults::migration(error, meaning));
         }
-        if is_locked(&error) {
-            tokio::time::sleep(LOCKED_WAIT).await;
-        }
+        tokio::time::sleep(ATTEMPT_WAIT).await;
     }
     Ok(())
 }
