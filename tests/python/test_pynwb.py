@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -199,3 +201,24 @@ def test_what_would_write_says_that_it_is_read_only(server: Server, client: h5fl
         assert file["identifier"].asstr()[()] == "session-0017-1"
     with pytest.raises(ValueError, match="closed"):
         file["units"]
+
+
+def test_a_file_is_as_useful_without_h5py(server: Server, client: h5flight.Client) -> None:
+    path = Path(server.roots["lab"]) / "without.nwb"
+    test_nwb.write_recording(path)
+    client.register(path, animal="pynwb", experiment="without")
+    script = (
+        "import sys; sys.modules['h5py'] = None\n"
+        "import h5flight\n"
+        f"file = h5flight.File(h5flight.connect({server.url!r}), 'pynwb', 'without')\n"
+        "group = file[file['general/extracellular_ephys/electrodes/group'][0]]\n"
+        "print(sorted(file)[0], group.name, file['acquisition/raw/data'][5:7].shape, file['identifier'][()])\n"
+    )
+    told = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
+    assert told.split() == [
+        "acquisition",
+        "/general/extracellular_ephys/shank0",
+        "(2,",
+        "8)",
+        "b'session-0017-1'",
+    ]

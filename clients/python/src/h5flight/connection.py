@@ -336,13 +336,16 @@ class Connection:
 
     def _fill(self, assembly: arrays.Assembly, reader: flight.FlightStreamReader, shown: Progress) -> None:
         """Place batches as they come: of a large result in a second thread, while the next ones are received."""
+        if assembly.nbytes < _APART_BYTES:
+            with shown:
+                for chunk in reader:
+                    assembly.place(chunk.data, chunk.app_metadata)
+                    shown.reach(assembly.placed_bytes)
+            return
         with shown, ThreadPoolExecutor(1) as pool:
             under_way: collections.deque[Future[None]] = collections.deque()
             for chunk in reader:
-                if assembly.nbytes < _APART_BYTES:
-                    assembly.place(chunk.data, chunk.app_metadata)
-                else:
-                    under_way.append(pool.submit(assembly.place, chunk.data, chunk.app_metadata))
+                under_way.append(pool.submit(assembly.place, chunk.data, chunk.app_metadata))
                 if len(under_way) > _BATCHES_AHEAD:
                     under_way.popleft().result()
                 shown.reach(assembly.placed_bytes)
