@@ -217,6 +217,12 @@ def test_what_may_pass_is_tried_again_as_often_and_as_late_as_the_server_says(mo
     with pytest.raises(errors.LimitError):
         retries.repeated(ask)
     assert len(waits) == 2 + retries.ATTEMPTS_MAX - 1
+    clock = iter([0.0, 11.0])
+    monkeypatch.setattr(retries.time, "monotonic", lambda: next(clock))
+    answers = iter([busy, "there"])
+    with pytest.raises(errors.LimitError):
+        retries.repeated(ask)
+    monkeypatch.undo()
     answers = iter([errors.NotFoundError("no such thing", "dataset_not_found"), "there"])
     with pytest.raises(errors.NotFoundError):
         retries.repeated(ask)

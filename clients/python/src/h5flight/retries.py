@@ -23,12 +23,17 @@ WAIT_MIN_S, WAIT_MAX_S = 0.1, 5.0
 """Seconds before the second attempt, doubled for each one after it, and at most; a busy server may ask for others."""
 
 
+PATIENCE_S = 10.0
+"""Seconds without a row of progress after which nothing is tried again: a server may be slow to say that it cannot."""
+
+
 class Patience:
-    """Failures in a row of one read."""
+    """Failures in a row of one read, and since when."""
 
     def __init__(self) -> None:
         self._failures = 0
         self._best = 0
+        self._since = time.monotonic()
 
     def wait(self, error: H5FlightError, rows: int = 0) -> None:
         """Wait before the next attempt.
@@ -46,12 +51,14 @@ class Patience:
             The error itself, when a repetition is of no use or there were enough.
         """
         if rows > self._best:
-            self._best, self._failures = rows, 0
+            self._best, self._failures, self._since = rows, 0, time.monotonic()
         self._failures += 1
-        if not is_passing(error) or self._failures >= ATTEMPTS_MAX:
-            raise error
         asked_for = error.retry_after_s or WAIT_MIN_S * 2.0 ** (self._failures - 1)
-        time.sleep(min(asked_for, WAIT_MAX_S))
+        wait_s = min(asked_for, WAIT_MAX_S)
+        is_late = time.monotonic() + wait_s - self._since > PATIENCE_S
+        if not is_passing(error) or self._failures >= ATTEMPTS_MAX or is_late:
+            raise error
+        time.sleep(wait_s)
 
 
 def repeated(ask: Callable[[], Answer]) -> Answer:
