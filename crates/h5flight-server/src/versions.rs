@@ -4,12 +4,12 @@
 //! change: by our own publications, which tell us, and by other servers on the same catalogue. Where there may be such,
 //! each read asks what its name means now: what was acknowledged anywhere before it began is what it sees. An embedded
 //! catalogue's names are trusted for [`FRESH`]. Tags, which move, and times are treated alike. When the catalogue is away, what
-//! is known goes on being served.
+//! is known goes on being served, and it is asked again after [`AWAY`].
 //!
 //! Of several reads of a version one asks, and the others that waited before it asked have its answer. A version that is heavier than all room
 //! is not kept, but shared by the reads that hold it at the same time.
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use h5flight_array::meta::Storage;
@@ -24,6 +24,9 @@ use crate::error::Result;
 /// How long a name of an embedded catalogue is trusted to mean the same version: what another process publishes, against
 /// all custom, shows up within this time.
 const FRESH: Duration = Duration::from_secs(1);
+/// How long a catalogue that did not answer is left alone by reads of names that are known: each question waits for its
+/// timeout.
+const AWAY: Duration = Duration::from_secs(1);
 /// Memory for resolved versions, in bytes. A chunk takes 24: room for about 5 M chunks.
 const BYTES_MAX: u64 = 128 << 20;
 /// Memory for names, in bytes: about 100,000 of them.
@@ -64,6 +67,8 @@ struct Known {
     bytes_max: u64,
     /// How long a name is trusted.
     fresh: Duration,
+    /// When the catalogue was last found away.
+    away: RwLock<Option<Instant>>,
 }
 
 #[derive(Clone)]
@@ -82,13 +87,6 @@ struct Found {
     settled: bool,
     /// When it was asked for, of what may mean another one by now; `None` is always right.
     changes_since: Option<Instant>,
-}
-
-impl Found {
-    /// Whether it need not be asked for again by a read that began at `began`.
-    fn is_trusted(&self, began: Instant, fresh: Duration) -> bool {
-        self.changes_since.is_none_or(|seen| seen >= began || seen.elapsed() < fresh)
-    }
 }
 
 impl Versions {
@@ -110,7 +108,7 @@ impl Versions {
         let _turn = self.known.turn(&asked).await;
         let asking = Instant::now();
         if let Some(found) = self.known.look_up(&asked) {
-            if found.is_trusted(began, self.known.fresh) {
+            if self.known.trusts(&found, began) {
                 return Ok(found.version);
             }
             match self.catalog.find_version(path, &selector).await {
@@ -119,7 +117,7 @@ impl Versions {
                     return Ok(found.version);
                 }
                 Err(error) if error.kind == ErrorKind::Unavailable => {
-                    self.known.keep(asked, &found.version, asking);
+                    self.known.found_away();
                     return Ok(found.version);
                 }
                 Ok(_) | Err(_) => {}
@@ -176,7 +174,7 @@ impl Known {
         let kept = moka::sync::Cache::builder().max_capacity(bytes_max).weigher(weigh).build();
         let weigh = |asked: &Asked, _: &Answer| u32::try_from(asked.weight()).unwrap_or(u32::MAX);
         let answers = moka::sync::Cache::builder().max_capacity(NAMES_BYTES_MAX).weigher(weigh).build();
-        Self { answers, kept, turns: moka::sync::Cache::new(TURNS_MAX), bytes_max, fresh }
+        Self { answers, kept, turns: moka::sync::Cache::new(TURNS_MAX), bytes_max, fresh, away: RwLock::default() }
     }
 
     fn look_up(&self, asked: &Asked) -> Option<Found> {
@@ -190,13 +188,26 @@ impl Known {
 
     /// What need not be asked for by a read that began at `began`.
     fn trusted(&self, asked: &Asked, began: Instant) -> Option<Arc<ResolvedVersion>> {
-        self.look_up(asked).filter(|found| found.is_trusted(began, self.fresh)).map(|found| found.version)
+        self.look_up(asked).filter(|found| self.trusts(found, began)).map(|found| found.version)
     }
 
-    /// Keeps what was answered to a question of the moment `seen`.
+    /// Whether it need not be asked for again by a read that began at `began`.
+    fn trusts(&self, found: &Found, began: Instant) -> bool {
+        let away = *self.away.read().unwrap_or_else(PoisonError::into_inner);
+        found.changes_since.is_none_or(|seen| seen >= began || seen.elapsed() < self.fresh)
+            || away.is_some_and(|away| away.elapsed() < AWAY)
+    }
+
+    /// Remembers that the catalogue does not answer.
+    fn found_away(&self) {
+        *self.away.write().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Keeps what was answered to a question of the moment `seen`; the catalogue is there.
     fn keep(&self, asked: Asked, version: &Arc<ResolvedVersion>, seen: Instant) {
         let settled = !version.arrays().into_iter().any(|array| array.names_other_files());
         let answer = Answer { version: Arc::downgrade(version), seen, settled };
+        *self.away.write().unwrap_or_else(PoisonError::into_inner) = None;
         if weight(version) <= self.bytes_max {
             self.kept.insert(version.version_id, Arc::clone(version));
         }
@@ -330,6 +341,8 @@ mod tests {
             known.trusted(&current, asking + Duration::from_nanos(1)).is_none(),
             "somebody may have published since"
         );
+        known.found_away();
+        assert!(known.trusted(&current, Instant::now()).is_some(), "nobody can tell");
         let embedded = Known::new(1 << 20, FRESH);
         embedded.keep(current.clone(), &version, Instant::now());
         assert!(embedded.trusted(&current, Instant::now()).is_some());
