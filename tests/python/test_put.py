@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -206,6 +207,15 @@ def test_a_path_is_a_new_dataset(putter: Putter) -> None:
     with pytest.raises(REFUSALS) as caught:
         putter.send(path, table.schema, table.to_batches())
     assert "exists" in reason(caught)
+
+
+def test_the_same_rows_make_the_same_bytes_at_any_time_of_day(putter: Putter) -> None:
+    made = putter.put(column(values("i2", (300, 3))), "times", "a/b/x", chunk_shape=(100, 3))
+    content = putter.file(made.content).read_bytes()
+    heads = [at.end() for at in re.finditer(rb"OHDR\x02", content)]
+    assert len(heads) == 4, "the root, two groups, the dataset"
+    # Bit 5 of an object header's flags: the times of access and change follow (HDF5 file format, IV.A.1.b).
+    assert [content[at] & 0x20 for at in heads] == [0] * 4
 
 
 def test_replacing_makes_the_next_version_and_leaves_the_neighbours(putter: Putter, client: h5flight.Client) -> None:

@@ -1,7 +1,7 @@
 //! Writing one dataset into a new file, chunk by chunk as they come encoded.
 //!
-//! What is made is a plain file that every HDF5 library since 1.8 opens: the oldest format, no times (the same rows make
-//! the same bytes), groups where the path has them. The rows grow with the chunks and are never more than were told.
+//! What is made is a plain file that every HDF5 library since 1.8 opens, with no times in it (the same rows make the same
+//! bytes), and groups where the path has them. The rows grow with the chunks and are never more than were told.
 //! One chunk is in memory at a time.
 
 mod attribute;
@@ -18,9 +18,11 @@ use h5flight_array::{Error, Reason, Result};
 use hdf5_sys::h5::hsize_t;
 use hdf5_sys::h5d::{H5Dcreate2, H5Dset_extent, H5Dwrite_chunk};
 use hdf5_sys::h5f::{H5F_ACC_TRUNC, H5F_scope_t, H5Fcreate, H5Fflush};
+use hdf5_sys::h5g::H5Gcreate2;
+use hdf5_sys::h5i::hid_t;
 use hdf5_sys::h5p::{
-    H5P_CLS_DATASET_CREATE, H5P_CLS_LINK_CREATE, H5P_DEFAULT, H5Pcreate, H5Pset_char_encoding, H5Pset_chunk,
-    H5Pset_create_intermediate_group, H5Pset_filter, H5Pset_obj_track_times,
+    H5P_CLS_DATASET_CREATE, H5P_CLS_FILE_CREATE, H5P_CLS_GROUP_CREATE, H5P_CLS_LINK_CREATE, H5P_DEFAULT, H5Pcreate,
+    H5Pset_char_encoding, H5Pset_chunk, H5Pset_filter, H5Pset_obj_track_times,
 };
 use hdf5_sys::h5s::{H5S_UNLIMITED, H5Screate_simple};
 use hdf5_sys::h5t::H5T_cset_t;
@@ -48,8 +50,10 @@ impl NewFile {
         let name = format!("/proc/self/fd/{}", file.as_raw_fd());
         let path = CString::new(name).expect("a number contains no NUL");
         let access = access_settings()?;
-        // SAFETY: the path is NUL-terminated and the property list is alive.
-        let id = unsafe { H5Fcreate(path.as_ptr(), H5F_ACC_TRUNC, H5P_DEFAULT, access.id()) };
+        // The settings of a file are those of its root group.
+        let settings = without_times(*H5P_CLS_FILE_CREATE)?;
+        // SAFETY: the path is NUL-terminated and the property lists are alive.
+        let id = unsafe { H5Fcreate(path.as_ptr(), H5F_ACC_TRUNC, settings.id(), access.id()) };
         let file = Handle::new(id, "libhdf5 cannot make the file").map_err(ours)?;
         let dataset = create_dataset(&file, new).map_err(about(&new.path)).map_err(ours)?;
         for (name, value) in &new.attributes {
@@ -105,7 +109,7 @@ fn create_dataset(file: &Handle, new: &NewDataset) -> Result<Handle> {
         let message = format!("chunks of shape {:?} for rows of shape {:?}", new.chunk_shape, new.row_shape);
         return Err(Error::new(Reason::Internal, message));
     }
-    let path = link_path(&new.path)?;
+    let names = link_names(&new.path)?;
     let element = element::create(&new.element)?;
     let rank = new.chunk_shape.len() as i32;
     let dims: Vec<hsize_t> = std::iter::once(0).chain(new.row_shape.iter().copied()).collect();
@@ -114,21 +118,45 @@ fn create_dataset(file: &Handle, new: &NewDataset) -> Result<Handle> {
     let space = Handle::new(unsafe { H5Screate_simple(rank, dims.as_ptr(), maximum.as_ptr()) }, "dataspace")?;
     let settings = dataset_settings(new)?;
     let links = link_settings()?;
-    // SAFETY: the path is NUL-terminated, all handles are alive.
+    let (name, groups) = names.split_last().expect("a path has a name at least");
+    let group = create_groups(file, groups, &links)?;
+    let place = group.as_ref().unwrap_or(file);
+    // SAFETY: the name is NUL-terminated, all handles are alive.
     let id = unsafe {
-        H5Dcreate2(file.id(), path.as_ptr(), element.id(), space.id(), links.id(), settings.id(), H5P_DEFAULT)
+        H5Dcreate2(place.id(), name.as_ptr(), element.id(), space.id(), links.id(), settings.id(), H5P_DEFAULT)
     };
     Handle::new(id, "the dataset cannot be made")
 }
 
-fn dataset_settings(new: &NewDataset) -> Result<Handle> {
+/// The innermost of nested groups, all of them made; none where there is none to make.
+///
+/// libhdf5 would make them on the way to a dataset, but with the time of day in them.
+fn create_groups(file: &Handle, names: &[CString], links: &Handle) -> Result<Option<Handle>> {
+    let settings = without_times(*H5P_CLS_GROUP_CREATE)?;
+    let mut innermost: Option<Handle> = None;
+    for name in names {
+        let place = innermost.as_ref().unwrap_or(file);
+        // SAFETY: the name is NUL-terminated, all handles are alive.
+        let id = unsafe { H5Gcreate2(place.id(), name.as_ptr(), links.id(), settings.id(), H5P_DEFAULT) };
+        innermost = Some(Handle::new(id, "a group cannot be made")?);
+    }
+    Ok(innermost)
+}
+
+/// Settings for an object of the class that do not have libhdf5 note when it was made.
+fn without_times(class: hid_t) -> Result<Handle> {
     // SAFETY: the class is one of libhdf5's own, which is initialised.
-    let settings = Handle::new(unsafe { H5Pcreate(*H5P_CLS_DATASET_CREATE) }, "property list")?;
+    let settings = Handle::new(unsafe { H5Pcreate(class) }, "property list")?;
+    // SAFETY: the list is alive and of a class for objects.
+    checked(unsafe { H5Pset_obj_track_times(settings.id(), 0) }, "times cannot be turned off")?;
+    Ok(settings)
+}
+
+fn dataset_settings(new: &NewDataset) -> Result<Handle> {
+    let settings = without_times(*H5P_CLS_DATASET_CREATE)?;
     // SAFETY: the list is alive and has an entry for each axis.
     let status = unsafe { H5Pset_chunk(settings.id(), new.chunk_shape.len() as i32, new.chunk_shape.as_ptr()) };
     checked(status, "the chunk shape cannot be set")?;
-    // SAFETY: the list is alive.
-    checked(unsafe { H5Pset_obj_track_times(settings.id(), 0) }, "times cannot be turned off")?;
     for filter in &new.filters {
         let (id, params) = (filter.id as i32, &filter.params);
         // Optional, as h5py and hdf5plugin have them: a chunk may do without where that is smaller.
@@ -143,26 +171,22 @@ fn link_settings() -> Result<Handle> {
     // SAFETY: the class is one of libhdf5's own, which is initialised.
     let links = Handle::new(unsafe { H5Pcreate(*H5P_CLS_LINK_CREATE) }, "property list")?;
     // SAFETY: the list is alive.
-    checked(unsafe { H5Pset_create_intermediate_group(links.id(), 1) }, "groups cannot be made on the way")?;
-    // SAFETY: the list is alive.
     checked(unsafe { H5Pset_char_encoding(links.id(), H5T_cset_t::H5T_CSET_UTF8) }, "UTF-8 cannot be set")?;
     Ok(links)
 }
 
-/// The path as HDF5 has it. Only names that an inspection would give out for themselves can be made.
-fn link_path(path: &str) -> Result<CString> {
+/// The names on the path as HDF5 has them, at least one. Only those that an inspection would give out can be made.
+fn link_names(path: &str) -> Result<Vec<CString>> {
     let refuse = || Error::new(Reason::BadRequest, format!("{path:?} is no path of an HDF5 dataset"));
-    let mut raw = Vec::new();
-    for component in path.strip_prefix('/').ok_or_else(refuse)?.split('/') {
+    let name = |component: &str| {
         let name = unescape(component)?;
-        let can_be_made = !matches!(name.as_slice(), b"" | b".") && !name.contains(&b'/') && !name.contains(&0);
+        let can_be_made = !matches!(name.as_slice(), b"" | b".") && !name.contains(&b'/');
         if !can_be_made || escape(&name) != component {
             return Err(refuse());
         }
-        raw.push(b'/');
-        raw.extend(name);
-    }
-    CString::new(raw).map_err(|_| refuse())
+        CString::new(name).map_err(|_| refuse())
+    };
+    path.strip_prefix('/').ok_or_else(refuse)?.split('/').map(name).collect()
 }
 
 /// What libhdf5 refuses of a file of our own is no file's fault: the disk's, or a mistake of ours.
@@ -182,12 +206,15 @@ mod tests {
 
     #[test]
     fn only_names_that_are_given_out_can_be_made() {
-        let check = |path: &str, expected: Option<&[u8]>| {
-            assert_eq!(link_path(path).ok().as_ref().map(|path| path.as_bytes()), expected, "{path}");
+        let check = |path: &str, expected: Option<&[&[u8]]>| {
+            let names = link_names(path).ok();
+            let names: Option<Vec<&[u8]>> =
+                names.as_ref().map(|names| names.iter().map(|name| name.as_bytes()).collect());
+            assert_eq!(names.as_deref(), expected, "{path}");
         };
-        check("/a/b c", Some(b"/a/b c"));
-        check("/a%25", Some(b"/a%"));
-        check("/%FF", Some(b"/\xff"));
+        check("/a/b c", Some(&[b"a", b"b c"]));
+        check("/a%25", Some(&[b"a%"]));
+        check("/%FF", Some(&[b"\xff"]));
         for bad in ["a", "/", "//a", "/a/", "/.", "/a/./b", "/%2E", "/%00", "/a%2Fb", "/%41", "/%zz", "/a\tb"] {
             check(bad, None);
         }
