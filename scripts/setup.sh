@@ -41,11 +41,13 @@ if ! command -v cargo >/dev/null; then
 fi
 
 wanted=scripts/requirements.txt
+# The package is read where it lies, but its extras and entry points are noted when it is installed.
+package=clients/python/pyproject.toml
 stamp=.venv/.installed
-if ! cmp -s "$wanted" "$stamp"; then
+if ! cat "$wanted" "$package" | cmp -s - "$stamp"; then
     echo "setup: making the Python environment .venv (CMake, pyarrow, h5py, pynwb, pytest and others from PyPI)"
     [ -x .venv/bin/python ] || python3 -m venv .venv
     .venv/bin/pip install --quiet --disable-pip-version-check --requirement "$wanted"
     .venv/bin/pip install --quiet --disable-pip-version-check --no-deps --editable clients/python
-    cp "$wanted" "$stamp"
+    cat "$wanted" "$package" > "$stamp"
 fi
