@@ -96,6 +96,8 @@ class Place:
 def run(scale: float, folder: Path | None = None) -> Ingest:
     """Measure all steps, in a folder below `folder`."""
     found = Ingest()
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix="ingest-") as name:
         lab = Path(name) / "lab"
         lab.mkdir()
