@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -24,7 +24,7 @@ import numpy as np
 from data import probe
 from peers import ROOT, Server, h5flight
 from scale import memory_bytes
-from workloads import Finding, markdown
+from workloads import Finding, Section
 
 ROUNDS = 3
 UPLOAD_BYTES = 2_000_000_000
@@ -55,22 +55,11 @@ FLAT_FROM_S = 30
 """Runs of fewer seconds do not tell whether memory is flat."""
 
 
-@dataclass
-class Ingest:
-    """What came out: a row of the table for each step, and what was to be reached."""
-
-    rows: list[list[str]] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
-
-    def tell(self, what: str, size: str, measured: str, beside: str = "") -> None:
-        """Add a row, and show it."""
-        self.rows.append([what, size, measured, beside])
-        print(f"  {what} ({size}): {measured}; {beside}", flush=True)
+class Ingest(Section):
+    """What came out of writing."""
 
     def tables(self) -> str:
         """The table, with what it is."""
-        if not self.rows:
-            return ""
         intro = (
             "Writing. The upload is `h5flight ingest` of a file that is not compressed, from hashing to the "
             "acknowledgement; beside it the same file is copied and flushed. A put is `client.put` of int16 by "
@@ -80,7 +69,7 @@ class Ingest:
             f"{READERS} processes follow; the lag is from the acknowledgement of a block to its last row at a reader. "
             f"Medians of {ROUNDS}."
         )
-        return intro + "\n\n" + markdown(["what", "size", "h5flight", "beside"], self.rows)
+        return self.table(intro)
 
 
 @dataclass(frozen=True)
@@ -96,8 +85,6 @@ class Place:
 def run(scale: float, folder: Path | None = None) -> Ingest:
     """Measure all steps, in a folder below `folder`."""
     found = Ingest()
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix="ingest-") as name:
         lab = Path(name) / "lab"
         lab.mkdir()
@@ -340,6 +327,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=None, help="folder for the files; else that of temporary files")
     options = parser.parse_args()
     os.environ["H5FLIGHT_BIN"] = str(options.bin.resolve())
+    if options.data is not None:
+        options.data.mkdir(parents=True, exist_ok=True)
     found = run(options.scale, options.data)
     print(found.tables())
     for goal in found.findings:

@@ -19,6 +19,7 @@ from ingest import Ingest
 from load import Outcome
 from network import Wire
 from scale import Curves
+from series import Series
 from workloads import TOLD, Finding, Result, markdown, p99
 
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
@@ -51,6 +52,7 @@ class Run:
     network: Wire
     growth: Curves
     written: Ingest
+    worded: Series
     scale: float
     rounds: int
 
@@ -71,6 +73,7 @@ def write(path: Path, run: Run) -> None:
         run.network.tables(),
         run.growth.tables(),
         run.written.tables(),
+        run.worded.tables(),
         files(run),
         machine(run),
     ]
@@ -99,7 +102,7 @@ def lines(result: Result) -> list[str]:
 def goals(run: Run) -> str:
     """Goals, and what came out."""
     rows = [found for result in run.results for found in findings(result)] + run.load.findings + run.growth.findings
-    rows += run.written.findings
+    rows += run.written.findings + run.worded.findings
     cells = [[found.what, found.goal, found.measured, found.verdict] for found in rows]
     return markdown(["what", "goal", "measured", ""], cells)
 

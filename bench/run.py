@@ -22,6 +22,7 @@ import load
 import network
 import report
 import scale
+import series
 from data import Case, cases
 from peers import ROOT, Where, reader
 from stage import Scene, Stage
@@ -49,7 +50,8 @@ def main() -> None:
     seen = network.run({name: (known[name], known[name].write(options.data)) for name in networks})
     growth = scale.run() if options.only in "scale" else scale.Curves()
     written = ingest.run(options.scale, options.data) if options.only in "ingest" else ingest.Ingest()
-    run = report.Run(results, loads, seen, growth, written, options.scale, options.rounds)
+    worded = series.run(options.scale, options.data) if options.only in "series" else series.Series()
+    run = report.Run(results, loads, seen, growth, written, worded, options.scale, options.rounds)
     report.write(options.out, run)
     print("\n" + report.goals(run))
 
@@ -64,7 +66,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--only",
         default="",
-        help="workloads whose case or name contains this; 'network', 'load', 'scale' and 'ingest' are the last",
+        help="workloads whose name contains this; the last are 'network', 'load', 'scale', 'ingest' and 'series'",
     )
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "performance.md")
     return parser.parse_args()

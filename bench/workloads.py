@@ -85,6 +85,24 @@ class Result:
     server_peak_bytes: int = 0
 
 
+@dataclass
+class Section:
+    """What other scenes found: a row of their table for each step, and what was to be reached."""
+
+    rows: list[list[str]] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+
+    def tell(self, what: str, size: str, measured: str, beside: str = "") -> None:
+        """Add a row, and show it."""
+        self.rows.append([what, size, measured, beside])
+        print(f"  {what} ({size}): {measured}; {beside}", flush=True)
+
+    def table(self, intro: str) -> str:
+        """The table, with what it is."""
+        head = ["what", "size", "h5flight", "beside"]
+        return intro + "\n\n" + markdown(head, self.rows) if self.rows else ""
+
+
 def markdown(head: list[str], rows: list[list[str]]) -> str:
     """A table."""
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *rows])

@@ -9,10 +9,10 @@ from recording import ANIMAL, EXPERIMENT, FLASH_S, LFP
 
 
 def main(client: h5flight.Client, out: Path) -> np.ndarray:
-    trials = client.table(ANIMAL, EXPERIMENT, "intervals/trials", ["start_time"], "outcome = 'hit'")
     lfp = client[ANIMAL][EXPERIMENT][LFP]
-    flashes = trials["start_time"].to_numpy() + FLASH_S
-    average = np.mean([lfp.read(time=(at - 0.2, at + 0.5), units="float32")[:699] for at in flashes], axis=0)
+    around = (FLASH_S - 0.2, FLASH_S + 0.5)
+    hits = lfp.windows("intervals/trials", around, where="outcome = 'hit'", units="float32")
+    average = hits.values.mean(axis=0)
 
     figure, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
     microvolts = average.T * 1e6
@@ -20,7 +20,7 @@ def main(client: h5flight.Client, out: Path) -> np.ndarray:
     extent = (-0.2, 0.5, 15.5, -0.5)
     image = axes.imshow(microvolts, aspect="auto", cmap="RdBu_r", vmin=-limit, vmax=limit, extent=extent)
     axes.axvline(0, color="black", linewidth=0.8, linestyle="--")
-    axes.set(xlabel="time since the flash (s)", ylabel="channel", title=f"Average of {len(flashes)} hits")
+    axes.set(xlabel="time since the flash (s)", ylabel="channel", title=f"Average of {len(hits)} hits")
     figure.colorbar(image, label="potential (µV)")
     figure.savefig(out / "trial_average.png", dpi=110)
     plt.close(figure)

@@ -3,6 +3,7 @@
 //! What lives here: what an array is ([`meta`]), which part is asked for ([`selection`]), where its bytes are
 //! ([`index`]), which of them a selection touches ([`plan`]), reading ([`file`]) and decoding ([`codec`]) them, and
 //! placing the values into Arrow buffers ([`batch`]). [`write`](mod@write) is the way back: rows of batches become chunks.
+//! [`series`] is the arithmetic of rows that have a time.
 //! [`expression`] is the language of filters and searches, [`inspect`] the one spoken with the worker process.
 //!
 //! What never lives here: tokio, SQL, gRPC, libhdf5. Everything is synchronous, and everything but [`file`] is pure.
@@ -25,6 +26,7 @@ pub mod overlap;
 pub mod plan;
 pub mod ragged;
 pub mod selection;
+pub mod series;
 pub mod write;
 
 pub use error::{Error, Reason, Result};

@@ -16,7 +16,7 @@
 //!
 //! Single elements are planned as an index list over the array laid out block by block, see [`points`].
 //!
-//! Invariants: a plan is arithmetic, so its size does not grow with the result (index lists and points excepted); the
+//! Invariants: a plan is arithmetic, so its size does not grow with the result (index lists, points and the number of runs excepted); the
 //! batches cover the rows in order, each once; a block belongs to a contiguous run of batches, unless a list jumps.
 //!
 //! ```text

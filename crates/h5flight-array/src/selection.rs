@@ -20,6 +20,7 @@
 
 mod parse;
 pub(crate) mod points;
+mod runs;
 
 use std::fmt;
 use std::sync::Arc;
@@ -29,6 +30,7 @@ use crate::meta::{RANK_MAX, product};
 use crate::plan::axis::Pick;
 
 pub use self::points::{ElementMask, POINTS_MAX, Points};
+pub use self::runs::Runs;
 
 /// List entries up to which a resolved selection keeps its text: it travels in the schema of every result.
 const TEXT_ENTRIES_MAX: usize = 1024;
@@ -51,6 +53,8 @@ pub enum Item {
     List(Vec<i64>),
     /// The indices at which it is true; as long as the axis.
     Mask(Vec<bool>),
+    /// Ranges after each other, within the axis. No text is read as it.
+    Runs(Arc<Runs>),
     /// All axes for which there is no other item.
     Ellipsis,
 }
@@ -167,7 +171,7 @@ fn check_items(items: &mut [Item]) -> Result<()> {
         match item {
             Item::Slice { step: Some(0), .. } => return refuse(format!("item {position} is a slice with step 0")),
             Item::Mask(mask) if mask.is_empty() => *item = Item::List(Vec::new()),
-            Item::Index(_) | Item::Slice { .. } | Item::List(_) | Item::Mask(_) | Item::Ellipsis => {}
+            Item::Index(_) | Item::Slice { .. } | Item::List(_) | Item::Mask(_) | Item::Runs(_) | Item::Ellipsis => {}
         }
     }
     let ellipses = items.iter().filter(|item| **item == Item::Ellipsis).count();
@@ -211,6 +215,8 @@ impl Item {
             Self::Index(_) | Self::Slice { .. } | Self::Ellipsis => 1,
             Self::List(list) => list.len(),
             Self::Mask(mask) => mask.len(),
+            // They have no text that could be read again.
+            Self::Runs(_) => TEXT_ENTRIES_MAX + 1,
         }
     }
 }
@@ -254,6 +260,7 @@ impl fmt::Display for Item {
             }
             Self::List(list) => write_list(f, list.iter()),
             Self::Mask(mask) => write_list(f, mask.iter().map(|selected| if *selected { "True" } else { "False" })),
+            Self::Runs(runs) => write_list(f, runs.ranges().map(|range| format!("{}:{}", range.start, range.end))),
             Self::Ellipsis => f.write_str("..."),
         }
     }
@@ -283,6 +290,8 @@ pub enum AxisSelection {
     },
     /// Indices in the order of the result. Lists that are ranges (`[3,4,5]`) are [`AxisSelection::Range`].
     List(Arc<[u64]>),
+    /// Ranges in the order of the result.
+    Runs(Arc<Runs>),
 }
 
 impl AxisSelection {
@@ -297,6 +306,7 @@ impl AxisSelection {
             Self::Index(_) => 1,
             Self::Range { count, .. } => *count,
             Self::List(list) => list.len() as u64,
+            Self::Runs(runs) => runs.count(),
         }
     }
 
@@ -316,6 +326,14 @@ impl AxisSelection {
                 let selected = mask.iter().enumerate().filter(|(_, selected)| **selected);
                 Ok(Self::from_list(selected.map(|(index, _)| index as u64).collect()))
             }
+            Item::Runs(runs) => match runs.bounds() {
+                None => Ok(Self::all(0)),
+                Some((_, high)) if high >= size => {
+                    let message = format!("a range up to {high} is out of bounds for axis {axis} of size {size}");
+                    Err(Error::new(Reason::OutOfBounds, message))
+                }
+                Some(_) => Ok(Self::Runs(Arc::clone(runs))),
+            },
             Item::Ellipsis => Ok(Self::all(size)),
         }
     }

@@ -157,6 +157,7 @@ fn indices(text: &str, size: u64) -> Vec<u64> {
             (0..*count).map(|at| start.checked_add_signed(step * at as i64).unwrap()).collect()
         }
         AxisSelection::List(list) => list.to_vec(),
+        AxisSelection::Runs(runs) => runs.ranges().flatten().collect(),
     }
 }
 

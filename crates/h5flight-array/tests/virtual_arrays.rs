@@ -176,6 +176,7 @@ impl NaiveArray {
                     (0..*count).map(|at| start.checked_add_signed(step * at as i64).unwrap()).collect()
                 }
                 AxisSelection::List(list) => list.to_vec(),
+                AxisSelection::Runs(runs) => runs.ranges().flatten().collect(),
             })
             .collect();
         products(&axes).into_iter().map(|index| self.values[ravel(&index, shape)]).collect()

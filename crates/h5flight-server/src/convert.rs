@@ -16,6 +16,7 @@ use h5flight_array::inspect::{LinkKind, ObjectKind};
 use h5flight_array::meta::{ArrayMeta, Filter, Space, Storage};
 use h5flight_array::plan::{Layout, Strings};
 use h5flight_array::selection::{ElementMask, Item, Part, Points, Selection};
+use h5flight_array::series::Edge;
 use h5flight_catalog::model::{
     AnimalSummary, ChildKind, DatasetPath, DatasetSummary, Description, Dimension, ExperimentSummary, Fingerprint,
     Page, Principal, Published, VersionSelector,
@@ -29,7 +30,7 @@ use crate::publish::garbage::{Collection, GarbageKind};
 use crate::publish::names::{LeftOut, NAME_BYTES_MAX, Naming, PATH_BYTES_MAX};
 use crate::publish::{Made, UploadHeader, Uploaded, Wishes};
 use crate::read::ReadRequest;
-use crate::series::Wish;
+use crate::series::{Around, Channels, EVENTS_MAX, EventColumn, Events, Wish};
 use crate::tables::TableRequest;
 use crate::verify;
 
@@ -100,7 +101,71 @@ fn wish(request: &v1::GetDataRequest) -> Result<Wish> {
         Ok(v1::Units::Float64) => Some(Scaled::Float64),
         Err(_) => return Err(bad_request(format!("units {} do not exist", request.units))),
     };
-    Ok(Wish { time, channels: request.channels.as_ref().map(|channels| channels.ids.clone()), scaled })
+    let channels = match &request.channels {
+        None => None,
+        Some(v1::Channels { ids, r#where }) => match (ids.as_slice(), filter(r#where)?) {
+            (ids, None) => Some(Channels::Ids(ids.to_vec())),
+            ([], Some(filter)) => Some(Channels::Where(filter)),
+            (_, Some(_)) => return Err(bad_request("channels by ids and by a condition")),
+        },
+    };
+    let windows = request.windows.as_ref().map(|windows| around(windows, request.at.as_ref())).transpose()?;
+    if windows.is_some() && time.is_some() {
+        return Err(bad_request("rows by time and by windows"));
+    }
+    Ok(Wish { time, windows, channels, scaled })
+}
+
+/// Windows around events.
+fn around(windows: &v1::Windows, at: Option<&v1::VersionSelector>) -> Result<Around> {
+    let bounds_s = (windows.start_s, windows.stop_s);
+    if !(bounds_s.0.is_finite() && bounds_s.1.is_finite() && bounds_s.0 < bounds_s.1) {
+        return Err(bad_request(format!("windows from {} to {} s", bounds_s.0, bounds_s.1)));
+    }
+    let edge = match v1::WindowEdge::try_from(windows.edge) {
+        Ok(v1::WindowEdge::Drop) => Edge::Drop,
+        Ok(v1::WindowEdge::Clip) => Edge::Clip,
+        Err(_) => return Err(bad_request(format!("window edge {} does not exist", windows.edge))),
+    };
+    let times = &windows.events_s;
+    if times.len() > EVENTS_MAX || times.iter().any(|time_s| !time_s.is_finite()) {
+        return Err(bad_request(format!("{} events; at most {EVENTS_MAX}, all of them numbers", times.len())));
+    }
+    let events = match &windows.events {
+        None => Events::Times(times.clone()),
+        Some(_) if !times.is_empty() => return Err(bad_request("events by their times and by a column")),
+        Some(v1::EventColumn { table, column, .. }) if table.is_empty() || column.is_empty() => {
+            return Err(bad_request("events need a table and a column"));
+        }
+        Some(events) => {
+            let as_of = at.filter(|at| matches!(at.kind, Some(version_selector::Kind::AsOfUs(_))));
+            Events::Column(EventColumn {
+                table: events.table.trim_matches('/').to_owned(),
+                column: events.column.clone(),
+                filter: filter(&events.r#where)?,
+                version: version_selector(events.at.as_ref().or(as_of))?,
+            })
+        }
+    };
+    Ok(Around { events, bounds_s, edge })
+}
+
+/// Says at what time events are taken from their table: whoever reads by a ticket reads what it was made for.
+pub fn pin_events(request: &mut v1::GetDataRequest) {
+    let as_of = request.at.clone().filter(|at| matches!(at.kind, Some(version_selector::Kind::AsOfUs(_))));
+    if let Some(events) = request.windows.as_mut().and_then(|windows| windows.events.as_mut()) {
+        let now = version_selector::Kind::AsOfUs(chrono::Utc::now().timestamp_micros());
+        let at = || as_of.unwrap_or(v1::VersionSelector { kind: Some(now) });
+        events.at.get_or_insert_with(at);
+    }
+}
+
+/// A condition on rows of a table; no text is none.
+fn filter(text: &str) -> Result<Option<Expression>> {
+    match text.trim() {
+        "" => Ok(None),
+        text => Ok(Some(Expression::filter(text)?)),
+    }
 }
 
 /// The same of a request for a table.
@@ -113,14 +178,10 @@ pub fn table_request(request: &v1::GetTableRequest) -> Result<TableRequest> {
         None if names.len() > TABLE_COLUMNS_MAX => Err(bad_request(format!("{} columns are named", names.len()))),
         None => Ok(names.to_vec()),
     };
-    let filter = match request.r#where.trim() {
-        "" => None,
-        text => Some(Expression::filter(text)?),
-    };
     Ok(TableRequest {
         path: dataset_path(&request.animal, &request.experiment, &request.table)?,
         columns: names(&request.columns)?,
-        filter,
+        filter: filter(&request.r#where)?,
         rows: row_range(request.rows.as_ref())?,
         version: version_selector(request.at.as_ref())?,
         expand: names(&request.expand)?,

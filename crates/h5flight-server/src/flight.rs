@@ -98,7 +98,8 @@ impl Flight {
         if let Some(message) = h5flight_proto::unpack_table_request(&asked.cmd) {
             return table::info(&self.service, call, message, asked).await;
         }
-        let message = descriptor_request(&asked)?;
+        let mut message = descriptor_request(&asked)?;
+        convert::pin_events(&mut message);
         let request = convert::read_request(&message)?;
         name_read(call, &request);
         let planned = read::plan(&self.service, &request).await?;

@@ -144,10 +144,22 @@ pub async fn plan(service: &Arc<Service>, request: &ReadRequest) -> Result<Plann
 /// # Errors
 /// `result_too_large` for more than [`NUMBERS_MAX`], `bad_selection` for what are no numbers; as [`read`].
 pub(crate) async fn numbers(service: &Arc<Service>, version: Arc<ResolvedVersion>) -> Result<Vec<f64>> {
+    numbers_of(service, version, Selection::all()).await
+}
+
+/// The same of a part.
+///
+/// # Errors
+/// As [`numbers`].
+pub(crate) async fn numbers_of(
+    service: &Arc<Service>,
+    version: Arc<ResolvedVersion>,
+    selection: Selection,
+) -> Result<Vec<f64>> {
     let request = ReadRequest {
         path: version.path.clone(),
         version: VersionSelector::Current,
-        selection: Selection::all(),
+        selection,
         layout: Layout::Tidy,
         strings: Strings::AsIndexed,
         rows: None,

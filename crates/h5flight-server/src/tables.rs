@@ -18,13 +18,13 @@ mod layout;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
-use arrow::datatypes::{FieldRef, Schema, SchemaRef};
+use arrow::array::{ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
+use arrow::datatypes::{DataType, FieldRef, Float64Type, Schema, SchemaRef};
 use arrow::ipc::CompressionType;
 use h5flight_array::Reason;
 use h5flight_array::expression::Expression;
 use h5flight_catalog::model::{DatasetPath, VersionSelector};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::task::AbortOnDropHandle;
 
 use self::column::{Column, Reader};
@@ -110,8 +110,7 @@ pub async fn plan(service: &Arc<Service>, request: &TableRequest) -> Result<Plan
 /// Everything that can be known before the first row; later errors come through the stream.
 pub async fn read(service: &Arc<Service>, request: TableRequest) -> Result<ReadStream> {
     let planned = plan(service, &request).await?;
-    let wanted = units(service, BATCHES_HELD * planned.reader.batch_bytes).min(service.read_memory_units / 3);
-    let reserved = reserve(service, &service.batch_memory, wanted).await?;
+    let reserved = reserved(service, &planned.reader).await?;
     let encoder = Encoder::new(&planned.schema, request.compression)?;
     let schema = FlightMessage::of_schema(&planned.schema);
     let stats = Arc::clone(&planned.reader.stats);
@@ -123,6 +122,77 @@ pub async fn read(service: &Arc<Service>, request: TableRequest) -> Result<ReadS
     Ok(ReadStream::new(schema, receiver, Pipeline::Running(AbortOnDropHandle::new(task)), stats))
 }
 
+/// The rows that a filter leaves, ascending.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) async fn matching(service: &Arc<Service>, request: &TableRequest) -> Result<Vec<u64>> {
+    let Planned { reader, table, rows, .. } = plan(service, request).await?;
+    let _reserved = reserved(service, &reader).await?;
+    let mut found = Vec::new();
+    for block in blocks(&table, &reader, rows) {
+        found.extend(selected(&reader, &table, request.filter.as_ref(), block).await?);
+    }
+    Ok(found)
+}
+
+/// The first column of a request, which is one of numbers: rows with their values. Rows without a value are left out.
+///
+/// # Errors
+/// `bad_request` for a column of something else, `result_too_large` for more than `rows_max`; as [`read`].
+pub(crate) async fn numbers(
+    service: &Arc<Service>,
+    request: &TableRequest,
+    rows_max: usize,
+) -> Result<Vec<(u64, f64)>> {
+    let Planned { reader, table, schema, rows } = plan(service, request).await?;
+    let _reserved = reserved(service, &reader).await?;
+    if let Some(field) = schema.fields().iter().find(|field| !field.data_type().is_numeric()) {
+        let message = format!("column {:?} is of type {}: it has no numbers", field.name(), field.data_type());
+        return Err(Error::new(Reason::BadRequest, message));
+    }
+    let mut found = Vec::new();
+    for block in blocks(&table, &reader, rows) {
+        let selected = selected(&reader, &table, request.filter.as_ref(), block.clone()).await?;
+        if selected.is_empty() {
+            continue;
+        }
+        let prepared = column::prepare(&reader, &table, block, &selected).await?;
+        let batch = batch(&reader, &prepared, &selected, &schema).await?;
+        let values = arrow::compute::cast(batch.column(0), &DataType::Float64);
+        let values = values.map_err(|error| column::internal("making numbers of a column", error))?;
+        let values = selected.iter().zip(values.as_primitive::<Float64Type>());
+        found.extend(values.filter_map(|(row, value)| Some((*row, value.filter(|value| !value.is_nan())?))));
+        if found.len() > rows_max {
+            let message = format!("more than {rows_max} rows of {} are taken: narrow the filter", request.path);
+            return Err(Error::new(Reason::ResultTooLarge, message));
+        }
+    }
+    Ok(found)
+}
+
+/// Memory for what is read of a table that is used here.
+async fn reserved(service: &Arc<Service>, reader: &Reader) -> Result<OwnedSemaphorePermit> {
+    let wanted = units(service, BATCHES_HELD * reader.batch_bytes).min(service.read_memory_units / 3);
+    reserve(service, &service.batch_memory, wanted).await
+}
+
+/// The rows of a table that are gone through at once.
+fn blocks(table: &Table, reader: &Reader, rows: Range<u64>) -> impl Iterator<Item = Range<u64>> + use<> {
+    let step = table.block_rows(reader.batch_bytes);
+    std::iter::successors(Some(rows.start), move |first| first.checked_add(step))
+        .take_while(move |first| *first < rows.end)
+        .map(move |first| first..first.saturating_add(step).min(rows.end))
+}
+
+/// Rows of a block that are asked for.
+async fn selected(reader: &Reader, table: &Table, filter: Option<&Expression>, block: Range<u64>) -> Result<Vec<u64>> {
+    match filter {
+        None => Ok(block.collect()),
+        Some(filter) => filter::selected(reader, table, filter, block).await,
+    }
+}
+
 /// Block by block, batch by batch. Ends early, and well, when nobody receives any more.
 async fn run(
     planned: Planned,
@@ -131,16 +201,9 @@ async fn run(
     out: mpsc::Sender<EncodedBatch>,
 ) -> Result<()> {
     let Planned { reader, table, schema, rows } = planned;
-    let block_rows = table.block_rows(reader.batch_bytes);
     let (mut sent_rows, mut sent_bytes) = (0u64, 0u64);
-    let mut first = rows.start;
-    while first < rows.end {
-        let block = first..first.saturating_add(block_rows).min(rows.end);
-        first = block.end;
-        let selected = match &filter {
-            None => block.clone().collect(),
-            Some(filter) => filter::selected(&reader, &table, filter, block.clone()).await?,
-        };
+    for block in blocks(&table, &reader, rows) {
+        let selected = selected(&reader, &table, filter.as_ref(), block.clone()).await?;
         if selected.is_empty() {
             continue;
         }

@@ -34,6 +34,7 @@ from .writer import Writer
 
 if TYPE_CHECKING:
     from .file import File
+    from .windows import Windows
 
 __all__ = [
     "Animal",
@@ -61,6 +62,7 @@ __all__ = [
     "ServerUnavailableError",
     "UnsupportedError",
     "Version",
+    "Windows",
     "Writer",
     "connect",
     "get_data",
@@ -74,4 +76,8 @@ def __getattr__(name: str) -> Any:
         from .file import File
 
         return File
+    if name == "Windows":
+        from .windows import Windows
+
+        return Windows
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -218,6 +218,9 @@ class Client(_Named["Animal"]):
         dataset: str,
         selection: Any = None,
         *,
+        time: tuple[float | None, float | None] | None = None,
+        channels: Sequence[int] | str | None = None,
+        units: str | bool | None = None,
         version: int | None = None,
         as_of: Time | None = None,
         tag: str | None = None,
@@ -225,8 +228,8 @@ class Client(_Named["Animal"]):
         progress: Wish = None,
     ) -> pd.DataFrame:
         """Read into a frame, see `h5flight.get_data`."""
-        at = VersionAt.of(version, as_of, tag)
-        return Dataset(self, animal, experiment, dataset, at=at).to_pandas(selection, layout=layout, progress=progress)
+        found = Dataset(self, animal, experiment, dataset, at=VersionAt.of(version, as_of, tag))
+        return found.to_pandas(selection, time=time, channels=channels, units=units, layout=layout, progress=progress)
 
     def table(
         self,

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from .client import Client
     from .put import Put
+    from .windows import Windows
 
 Facts = dict[str, Any]
 
@@ -392,13 +393,13 @@ class Dataset:
         return PointIndexer(self)
 
     def _read(
-        self, selection: selections.Selection | str, strings: str = "fixed", progress: Wish = None
+        self, selection: selections.Selection | str, strings: str = "fixed", progress: Wish = None, asked: bytes = b""
     ) -> tuple[Array, dict[str, str]]:
         """Read into an array; also gives the metadata of the schema."""
 
         def read(parts: bytes | str | None, version: int | None = None) -> tuple[Array, dict[str, str]]:
             request = self._request(parts, version=version)
-            return self.client._connection.array(dataclasses.replace(request, strings=strings), progress)
+            return self.client._connection.array(dataclasses.replace(request, strings=strings, series=asked), progress)
 
         if isinstance(selection, str):
             return read(selection)
@@ -455,7 +456,7 @@ class Dataset:
         selection: Any = None,
         *,
         time: tuple[float | None, float | None] | None = None,
-        channels: Sequence[int] | None = None,
+        channels: Sequence[int] | str | None = None,
         units: str | bool | None = None,
     ) -> Array:
         """Read a part of a series by its own clock and channels, see `h5flight.units.encode`.
@@ -463,11 +464,68 @@ class Dataset:
         Examples
         --------
         >>> dataset.read(time=(15, 16), channels=[3, 5], units="float32")  # doctest: +SKIP
+        >>> dataset.read(time=(15, 16), channels="location = 'CA1'", units=True)  # doctest: +SKIP
         """
         request = dataclasses.replace(self._request(encode(selection)), series=series.encode(time, channels, units))
         return self.client._connection.array(request)[0]
 
-    def to_arrow(self, selection: Any = None, *, layout: str = "auto") -> pa.Table:
+    def windows(
+        self,
+        events: str | tuple[str, str] | Sequence[float] | Array,
+        window: tuple[float, float] = (-0.5, 1.0),
+        *,
+        where: str | None = None,
+        channels: Sequence[int] | str | None = None,
+        units: str | bool | None = None,
+        edge: str = "drop",
+        fill: float | None = None,
+    ) -> Windows:
+        """Read the same stretch of time around many events, in one call; each chunk is decoded once.
+
+        All windows have as many rows, ``round((stop - start) * rate)``. The first row of each is the first sample at or
+        after ``event + start``.
+
+        Parameters
+        ----------
+        events : str, (str, str) or sequence of float
+            Path of a table whose ``start_time`` the events are, the table and another column, or seconds of the series'
+            clock in any order. At most 65,536. Rows of the table without a number are no events.
+        window : (float, float)
+            Start and stop, in seconds from the event; the stop is not part of it.
+        where : str, optional
+            Which rows of the table: ``"outcome = 'hit'"``, as in `Client.table`.
+        channels : sequence of int or str, optional
+            Ids of channels, or a condition on their table: ``"location = 'CA1'"``.
+        units : str or bool, optional
+            ``"float32"`` or ``"float64"``: values in the unit of the series; True is float64.
+        edge : str
+            ``"drop"`` leaves out windows that reach over an end of the series, or, where it has timestamps, over a gap
+            in them. ``"clip"`` has all of them.
+        fill : number, optional
+            What stands in place of rows that a clipped window does not have; NaN, of integers 0 if not given.
+
+        Returns
+        -------
+        Windows
+            ``values`` of shape (events, rows, ...) with ``time_s``, ``event_s``, ``event``, ``present``.
+
+        Raises
+        ------
+        SelectionError
+            For a dataset without a clock, or one whose timestamps decrease.
+        NotFoundError
+            For a table or column that is not there.
+
+        Examples
+        --------
+        >>> hits = raw.windows("intervals/trials", (-0.5, 1.0), where="outcome = 'hit'")  # doctest: +SKIP
+        >>> hits.values.mean(axis=0)  # doctest: +SKIP
+        """
+        from . import windows
+
+        return windows.read(self, events, window, where=where, channels=channels, units=units, edge=edge, fill=fill)
+
+    def to_arrow(self, selection: Any = None, *, layout: str = "auto", asked: bytes = b"") -> pa.Table:
         """Read into an Arrow table.
 
         Parameters
@@ -476,14 +534,26 @@ class Dataset:
             As in ``dataset[selection]``, or numpy's text of it; None is everything.
         layout : str
             ``auto``, ``tensor``, ``columns`` or ``tidy``.
+        asked : bytes
+            What `h5flight.units.encode` made of a time range, channels and units.
         """
-        return self.client._connection.table(self._request(encode(selection), layout))
+        request = dataclasses.replace(self._request(encode(selection), layout), series=asked)
+        return self.client._connection.table(request)
 
-    def to_pandas(self, selection: Any = None, *, layout: str | None = None, progress: Wish = None) -> pd.DataFrame:
+    def to_pandas(
+        self,
+        selection: Any = None,
+        *,
+        time: tuple[float | None, float | None] | None = None,
+        channels: Sequence[int] | str | None = None,
+        units: str | bool | None = None,
+        layout: str | None = None,
+        progress: Wish = None,
+    ) -> pd.DataFrame:
         """Read into a frame, see `h5flight.get_data`."""
         from .frames import read_frame
 
-        return read_frame(self, selection, layout, progress)
+        return read_frame(self, selection, layout, progress, series.encode(time, channels, units))
 
     def to_numpy(self, selection: Any = None) -> Array:
         """Read into an array, as ``dataset[selection]`` does; None is everything, a scalar an array of rank 0."""

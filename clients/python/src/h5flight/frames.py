@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import selection as selections
+from . import units as series
 from .arrays import Array
 from .attributes import plain
 from .client import Client
@@ -36,6 +38,9 @@ def get_data(
     dataset: str,
     selection: Any = None,
     *,
+    time: tuple[float | None, float | None] | None = None,
+    channels: Sequence[int] | str | None = None,
+    units: str | bool | None = None,
     version: int | None = None,
     as_of: Time | None = None,
     tag: str | None = None,
@@ -54,6 +59,14 @@ def get_data(
     selection : optional
         numpy's text (``"0:100, 5, ::2"``, ``"points[[0, 1], [5, 2]]"``) or what stands between brackets
         (``numpy.s_[0:100, 5]``, `Points`, a mask); None is everything.
+    time : (float, float), optional
+        Rows by the clock of the series, in place of a part of axis 0: ``start <= t < stop`` in seconds, None is no
+        bound. With `time`, `channels` or `units` the frame's index is the time of the rows, in seconds, and its columns
+        are the ids of channels, where these are known.
+    channels : sequence of int or str, optional
+        Ids of channels, or a condition on the table of electrodes: ``"location = 'CA1'"``.
+    units : str or bool, optional
+        ``"float32"`` or ``"float64"``: values in the unit of the series; True is float64.
     version : int, optional
         Version, counted from 1; the current one if not given.
     as_of : datetime or str, optional
@@ -81,13 +94,15 @@ def get_data(
     --------
     >>> import h5flight
     >>> h5flight.get_data("m01", "day1", "traces", "0:1000, [3, 5]")  # doctest: +SKIP
+    >>> h5flight.get_data("m01", "day1", "acquisition/raw/data", time=(15, 16), units=True)  # doctest: +SKIP
     """
     import_pandas()
     owned = client is None
     client = Client(url, token) if client is None else client
     try:
         at = VersionAt.of(version, as_of, tag)
-        return read_frame(Dataset(client, animal, experiment, dataset, at=at), selection, layout, progress)
+        asked = series.encode(time, channels, units)
+        return read_frame(Dataset(client, animal, experiment, dataset, at=at), selection, layout, progress, asked)
     finally:
         if owned:
             client.close()
@@ -103,19 +118,24 @@ def import_pandas() -> Any:
 
 
 def read_frame(
-    dataset: Dataset, selection: Any = None, layout: str | None = None, progress: Wish = None
+    dataset: Dataset, selection: Any = None, layout: str | None = None, progress: Wish = None, asked: bytes = b""
 ) -> pd.DataFrame:
-    """Read a slice of a dataset into a frame, see `get_data`."""
+    """Read a slice of a dataset into a frame, see `get_data`; `asked` is what `h5flight.units.encode` made."""
     pandas = import_pandas()
     if layout not in (None, "auto"):
-        table = dataset.to_arrow(selection, layout=layout)
+        table = dataset.to_arrow(selection, layout=layout, asked=asked)
         frame = table.to_pandas()
         frame.attrs = _facts(dataset, {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()})
         return frame
     parsed = None if isinstance(selection, str) else selections.parse(() if selection is None else selection)
-    values, metadata = dataset._read(selection if parsed is None else parsed, strings="auto", progress=progress)
+    values, metadata = dataset._read(
+        selection if parsed is None else parsed, strings="auto", progress=progress, asked=asked
+    )
     parsed = selections.parse_text(selection) if parsed is None else parsed
-    frame = _frame(pandas, values, _labels(dataset, parsed, metadata, values))
+    if asked:
+        frame = _series_frame(pandas, dataset, parsed, metadata, values)
+    else:
+        frame = _frame(pandas, values, _labels(dataset, parsed, metadata, values))
     frame.attrs = _facts(dataset, metadata)
     return frame
 
@@ -132,6 +152,44 @@ def _labels(dataset: Dataset, selection: selections.Selection, metadata: dict[st
     if [len(axis) for axis in labels] != list(values.shape):
         raise H5FlightError(f"a slice of shape {values.shape} came for {[len(axis) for axis in labels]} indices")
     return labels
+
+
+def _series_frame(
+    pandas: Any, dataset: Dataset, selection: selections.Selection, metadata: dict[str, str], values: Array
+) -> pd.DataFrame:
+    """A frame whose rows have times and whose columns have ids of channels, where the server knows them."""
+    shape = tuple(json.loads(metadata[DATASET_SHAPE]))
+    axes: list[Labels | None] = list(selections.positions(selection, shape))
+    has_rows = bool(axes) and axes[0] is not None
+    if len(axes) > 1 and axes[1] is not None and "h5flight.channels" in metadata:
+        axes[1] = json.loads(metadata["h5flight.channels"])
+    if has_rows:
+        # Which rows came is the server's to say: they may have been asked for by time.
+        axes[0] = range(len(values))
+    labels = [axis for axis in axes if axis is not None]
+    labels += [range(size) for size in values.shape[len(labels) :]]
+    frame = _frame(pandas, values, labels)
+    times = _times(dataset, metadata, len(values)) if has_rows else None
+    if times is not None:
+        frame.index = pandas.Index(times, name="time_s")
+    return frame
+
+
+def _times(dataset: Dataset, metadata: dict[str, str], rows: int) -> Array | None:
+    """When rows are, in seconds of the series' clock; None where that is not known."""
+    told = json.loads(metadata.get("h5flight.time", "{}"))
+    first_row, step = told.get("first_row"), told.get("step")
+    if first_row is None:
+        return None
+    numbers = first_row + step * np.arange(rows, dtype=np.int64)
+    if "hz" in told:
+        times: Array = told["start_s"] + numbers / told["hz"]
+        return times
+    low, high = (int(numbers.min()), int(numbers.max())) if rows else (0, -1)
+    # As they were when the version that was read was published: the server has checked that they fit.
+    stamps = Dataset(dataset.client, dataset.animal, dataset.experiment, told["timestamps"], at=dataset._at)
+    found: Array = stamps[low : high + 1][numbers - low]
+    return found
 
 
 DATASET_SHAPE = "h5flight.dataset_shape"

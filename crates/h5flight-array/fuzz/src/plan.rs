@@ -10,7 +10,7 @@ use h5flight_array::plan::{
     Block, BlockSource, ExtentView, Layout, Looks, Plan, PlanOptions, SourceView, VirtualCopy, VirtualSource,
     total_shape,
 };
-use h5flight_array::selection::{Item, Part, Points, Selection};
+use h5flight_array::selection::{Item, Part, Points, Runs, Selection};
 
 use super::input::Input;
 
@@ -147,10 +147,17 @@ fn items(input: &mut Input<'_>, shape: &[u64]) -> Vec<Item> {
     let mut items = Vec::new();
     for size in shape {
         let inside = |input: &mut Input<'_>| (input.number() % (*size).max(1)) as i64;
-        items.push(match input.below(6) {
+        items.push(match input.below(7) {
             0 => Item::ALL,
             1 => Item::Index(inside(input)),
             2 => Item::List((0..input.below(20)).map(|_| inside(input)).collect()),
+            3 => {
+                let range = |input: &mut Input<'_>| {
+                    let first = inside(input) as u64;
+                    first..(first + input.below(30) as u64).min(*size)
+                };
+                Item::Runs(Arc::new(Runs::new((0..input.below(8)).map(|_| range(input)))))
+            }
             _ => {
                 let bound = |input: &mut Input<'_>| input.coin().then(|| input.signed());
                 Item::Slice { start: bound(input), stop: bound(input), step: input.coin().then(|| input.signed()) }

@@ -28,6 +28,7 @@ pub fn selection_text(data: &[u8]) -> u64 {
                     start < size && (0..i128::from(*size)).contains(&last)
                 }
                 AxisSelection::List(list) => list.iter().all(|index| index < size),
+                AxisSelection::Runs(runs) => runs.ranges().all(|range| range.start < range.end && range.end <= *size),
             };
             assert!(inside, "{axis:?} of {size}");
         }

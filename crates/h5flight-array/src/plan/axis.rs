@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::selection::AxisSelection;
+use crate::selection::{AxisSelection, Runs};
 
 /// The picked indices of one axis in the order of the result; an index that drops its axis is a range of one.
 #[derive(Clone, Debug)]
@@ -12,6 +12,8 @@ pub(crate) enum Pick {
     Range { start: u64, step: i64, count: u64 },
     /// Any indices in any order.
     List(Arc<[u64]>),
+    /// Ranges after each other.
+    Runs(Arc<Runs>),
 }
 
 /// Indices of one axis of one block, an even distance apart, that go to consecutive places of the result.
@@ -33,6 +35,7 @@ impl Pick {
             AxisSelection::Index(index) => Self::Range { start: *index, step: 1, count: 1 },
             AxisSelection::Range { start, step, count } => Self::Range { start: *start, step: *step, count: *count },
             AxisSelection::List(list) => Self::List(Arc::clone(list)),
+            AxisSelection::Runs(runs) => Self::Runs(Arc::clone(runs)),
         }
     }
 
@@ -40,6 +43,7 @@ impl Pick {
         match self {
             Self::Range { count, .. } => *count,
             Self::List(list) => list.len() as u64,
+            Self::Runs(runs) => runs.count(),
         }
     }
 
@@ -48,7 +52,22 @@ impl Pick {
         match self {
             Self::Range { start, step, .. } => advance(*start, *step, place),
             Self::List(list) => list[place as usize],
+            Self::Runs(runs) => runs.from(place).0,
         }
+    }
+
+    /// Indices from this place on, itself counted, that are an even run for certain; 1 for lists, which have none.
+    pub(crate) fn even_from(&self, place: u64) -> u64 {
+        match self {
+            Self::Range { count, .. } => count - place,
+            Self::List(_) => 1,
+            Self::Runs(runs) => runs.from(place).1,
+        }
+    }
+
+    /// The indices at these places.
+    pub(crate) fn indices(&self, places: Range<u64>) -> impl Iterator<Item = u64> + '_ {
+        places.map(|place| self.at(place))
     }
 
     /// Smallest and largest index; `None` when nothing is picked.
@@ -60,6 +79,7 @@ impl Pick {
                 Some((*start.min(&last), *start.max(&last)))
             }
             Self::List(list) => Some((*list.iter().min()?, *list.iter().max()?)),
+            Self::Runs(runs) => runs.bounds(),
         }
     }
 
@@ -67,15 +87,15 @@ impl Pick {
     pub(crate) fn is_gapless(&self) -> bool {
         match self {
             Self::Range { step, count, .. } => step.unsigned_abs() == 1 || *count == 1,
-            Self::List(_) => false,
+            Self::List(_) | Self::Runs(_) => false,
         }
     }
 
-    /// Distance between neighbours; 1 for lists, which have none.
+    /// Distance between neighbours of an even run; 1 for lists, which have none.
     pub(crate) fn step(&self) -> i64 {
         match self {
             Self::Range { step, .. } => *step,
-            Self::List(_) => 1,
+            Self::List(_) | Self::Runs(_) => 1,
         }
     }
 }
@@ -157,8 +177,8 @@ impl Spread {
                     spread.push(coordinate, &[piece]);
                 }
             }
-            Pick::List(list) => {
-                let entries = by_index(list.iter().copied(), 0);
+            Pick::List(_) | Pick::Runs(_) => {
+                let entries = by_index(pick.indices(0..pick.count()), 0);
                 for part in entries.chunk_by(|a, b| a.0 / block == b.0 / block) {
                     spread.push(part[0].0 / block, &pieces(part, |index| index % block));
                 }
@@ -259,7 +279,7 @@ impl Cover {
     pub(crate) fn of_pick(pick: &Pick, rule: GapRule) -> (Self, Vec<Piece>) {
         match pick {
             Pick::Range { start, step, count } => Self::of_range(*start, *step, *count, rule),
-            Pick::List(list) => Self::of_entries(&by_index(list.iter().copied(), 0), rule),
+            Pick::List(_) | Pick::Runs(_) => Self::of_entries(&by_index(pick.indices(0..pick.count()), 0), rule),
         }
     }
 

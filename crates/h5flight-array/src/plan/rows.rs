@@ -76,18 +76,33 @@ impl RowMap<'_> {
                 let room = if step > 0 { first_row + rows - 1 - index } else { index - first_row };
                 room / step.unsigned_abs() + 1
             };
+            let left = left.min(self.pick.even_from(row));
             let run = row..rows.end.min(row.saturating_add(left));
             row = run.end;
             Some((extent, self.array_index(extent, index), run))
         })
     }
 
-    /// The parts of a batch, ascending by extent and row of blocks for lists, in the order of the rows otherwise.
+    /// The parts of a batch, in the order of the rows for ranges, ascending by extent and row of blocks otherwise.
     pub(crate) fn parts(&self, rows: &Range<u64>) -> Vec<Part> {
+        let is_raw = |extent: &ExtentPlan| matches!(extent.blocks, Blocks::Raw(_));
         match self.pick {
             Pick::Range { .. } => self.range_parts(rows),
-            Pick::List(list) => self.list_parts(&list[rows.start as usize..rows.end as usize]),
+            Pick::Runs(_) if !self.extents.iter().any(is_raw) => joined(self.range_parts(rows)),
+            // A raw block is made for a batch: one has all of its rows.
+            Pick::List(_) | Pick::Runs(_) => self.list_parts(self.pick.indices(rows.clone())),
         }
+    }
+
+    /// Neighbouring result rows that lie in one row of blocks: (extent, its coordinate unless blocks are raw, rows).
+    fn stretches(&self, rows: Range<u64>) -> impl Iterator<Item = (usize, Option<u64>, u64)> {
+        self.runs(rows).flat_map(|(extent, index, run)| {
+            let left = run.end - run.start;
+            // Without blocks all of it is one stretch.
+            let block = self.block_rows(extent);
+            let blocks = RangeBlocks { index, step: 1, left, target: 0, block: block.unwrap_or(u64::MAX) };
+            blocks.map(move |(coordinate, piece)| (extent, block.map(|_| coordinate), piece.count))
+        })
     }
 
     fn range_parts(&self, rows: &Range<u64>) -> Vec<Part> {
@@ -114,8 +129,8 @@ impl RowMap<'_> {
         parts
     }
 
-    fn list_parts(&self, list: &[u64]) -> Vec<Part> {
-        let entries = by_index(list.iter().copied(), 0);
+    fn list_parts(&self, list: impl Iterator<Item = u64>) -> Vec<Part> {
+        let entries = by_index(list, 0);
         let mut parts = Vec::new();
         for in_extent in entries.chunk_by(|a, b| self.extent_of(a.0) == self.extent_of(b.0)) {
             let extent = self.extent_of(in_extent[0].0);
@@ -148,8 +163,8 @@ impl RowMap<'_> {
                 let per_coordinate = (self.block_rows(extent).unwrap_or(1) / step).max(1);
                 match self.pick {
                     Pick::Range { .. } => coordinates.saturating_mul(per_coordinate),
-                    // Lists are cut where they pass the budget, not where they might.
-                    Pick::List(_) => u64::MAX,
+                    // Lists and runs are cut where they pass the budget, not where they might.
+                    Pick::List(_) | Pick::Runs(_) => u64::MAX,
                 }
             }
             Blocks::Raw(raw) => {
@@ -163,7 +178,7 @@ impl RowMap<'_> {
                             1
                         }
                     }
-                    Pick::List(_) => raw.row_rule.distance_max,
+                    Pick::List(_) | Pick::Runs(_) => raw.row_rule.distance_max,
                 };
                 let ranges = match (self.pick, raw.row_ranges) {
                     (Pick::Range { .. }, 1) if joined => 0,
@@ -197,7 +212,7 @@ pub(crate) struct Batching {
     /// Number of the first batch delivered, among those of all rows.
     first: u64,
     cuts: Cuts,
-    /// For lists: in which rows each row of blocks is used.
+    /// For lists and runs: in which rows each row of blocks is used.
     uses: Vec<BlockRowUse>,
 }
 
@@ -223,7 +238,7 @@ impl Batching {
         let (cuts, uses) = match map.pick {
             _ if range.is_empty() || map.extents.is_empty() => (Cuts::Even(even_rows(rows, limits.rows)), Vec::new()),
             Pick::Range { .. } => (Cuts::Even(segments(map, rows, limits)), Vec::new()),
-            Pick::List(list) => (Cuts::Listed(listed_cuts(map, list, limits)), list_uses(map, list, &range)),
+            Pick::List(_) | Pick::Runs(_) => (Cuts::Listed(listed_cuts(map, rows, limits)), list_uses(map, &range)),
         };
         let mut batching = Self { range, batches: 0, first: 0, cuts, uses };
         if !batching.range.is_empty() {
@@ -386,52 +401,68 @@ fn segments(map: &RowMap<'_>, rows: u64, limits: &BatchLimits) -> Vec<Segment> {
     segments
 }
 
-/// Walks the list and cuts where a batch would pass its rows or the bytes of the blocks that it touches.
-fn listed_cuts(map: &RowMap<'_>, list: &[u64], limits: &BatchLimits) -> Vec<u64> {
+/// Parts in the same row of blocks as one, ascending by extent and row of blocks.
+fn joined(mut parts: Vec<Part>) -> Vec<Part> {
+    let place = |part: &Part| match &part.place {
+        Place::Coordinate(coordinate) => (part.extent, *coordinate),
+        Place::Rows(_) => (part.extent, 0),
+    };
+    parts.sort_by_key(place);
+    parts.dedup_by(|next, kept| {
+        let same = place(next) == place(kept);
+        if same {
+            kept.pieces.append(&mut next.pieces);
+        }
+        same
+    });
+    parts
+}
+
+/// Walks the rows and cuts where a batch would pass its rows or the bytes of the blocks that it touches.
+fn listed_cuts(map: &RowMap<'_>, rows: u64, limits: &BatchLimits) -> Vec<u64> {
     // By row of blocks, the last batch that touched it: nothing is cleared from batch to batch.
     let (mut cuts, mut touched, mut touched_bytes) = (vec![0u64], HashMap::new(), 0u64);
-    let (mut first_row, mut rows_max, mut before) = (0, u64::MAX, None);
-    for (row, index) in (0u64..).zip(list) {
-        let extent = map.extent_of(*index);
-        let block = map.block_rows(extent).map(|block| (extent, map.array_index(extent, *index) / block));
+    let (mut row, mut first_row, mut rows_max, mut before) = (0, 0, u64::MAX, None);
+    for (extent, coordinate, mut left) in map.stretches(0..rows) {
+        let block = coordinate.map(|coordinate| (extent, coordinate));
+        let block_bytes = match &map.extents[extent].blocks {
+            Blocks::Grid(grid) => grid.row_blocks_bytes,
+            Blocks::Raw(_) => 0,
+        };
         // Neighbours mostly lie in the same row of blocks: the set is asked only when it changes.
-        let adds = match (&map.extents[extent].blocks, block) {
-            (Blocks::Grid(grid), Some(key)) if before != block && touched.get(&key) != Some(&cuts.len()) => {
-                grid.row_blocks_bytes
-            }
-            _ => 0,
-        };
+        let is_new = before != block && block.is_some_and(|block| touched.get(&block) != Some(&cuts.len()));
+        let mut adds = if is_new { block_bytes } else { 0 };
         rows_max = rows_max.min(map.rows_per_batch(extent, limits));
-        let full = row - first_row >= rows_max || touched_bytes.saturating_add(adds) > limits.blocks_bytes;
-        let adds = if full && row > first_row {
-            cuts.push(row);
-            (first_row, touched_bytes, rows_max) = (row, 0, map.rows_per_batch(extent, limits));
-            match &map.extents[extent].blocks {
-                Blocks::Grid(grid) => grid.row_blocks_bytes,
-                Blocks::Raw(_) => 0,
+        while left > 0 {
+            let full = row - first_row >= rows_max || touched_bytes.saturating_add(adds) > limits.blocks_bytes;
+            if full && row > first_row {
+                cuts.push(row);
+                (first_row, touched_bytes, rows_max) = (row, 0, map.rows_per_batch(extent, limits));
+                adds = block_bytes;
             }
-        } else {
-            adds
-        };
-        if adds > 0 {
-            touched.extend(block.map(|block| (block, cuts.len())));
+            if adds > 0 {
+                touched.extend(block.map(|block| (block, cuts.len())));
+            }
+            touched_bytes = touched_bytes.saturating_add(std::mem::take(&mut adds));
+            let taken = left.min(rows_max.saturating_sub(row - first_row).max(1));
+            row += taken;
+            left -= taken;
         }
-        touched_bytes = touched_bytes.saturating_add(adds);
         before = block;
     }
     cuts
 }
 
-fn list_uses(map: &RowMap<'_>, list: &[u64], range: &Range<u64>) -> Vec<BlockRowUse> {
+fn list_uses(map: &RowMap<'_>, range: &Range<u64>) -> Vec<BlockRowUse> {
     let mut uses: Vec<BlockRowUse> = Vec::new();
-    for row in range.clone() {
-        let index = list[row as usize];
-        let extent = map.extent_of(index);
-        let Some(block) = map.block_rows(extent) else { continue };
-        let coordinate = map.array_index(extent, index) / block;
+    let mut row = range.start;
+    for (extent, coordinate, count) in map.stretches(range.clone()) {
+        let (first_row, last_row) = (row, row + count - 1);
+        row += count;
+        let Some(coordinate) = coordinate else { continue };
         match uses.last_mut() {
-            Some(last) if last.extent == extent && last.coordinate == coordinate => last.last_row = row,
-            _ => uses.push(BlockRowUse { extent, coordinate, first_row: row, last_row: row }),
+            Some(last) if last.extent == extent && last.coordinate == coordinate => last.last_row = last_row,
+            _ => uses.push(BlockRowUse { extent, coordinate, first_row, last_row }),
         }
     }
     uses.sort_unstable_by_key(|block| (block.extent, block.coordinate, block.first_row));

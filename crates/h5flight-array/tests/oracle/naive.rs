@@ -7,6 +7,7 @@ pub mod encode;
 pub mod stored;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{DataType, Int32Type, Int64Type};
@@ -16,7 +17,7 @@ use h5flight_array::batch::Decoded;
 use h5flight_array::index::{ChunkIndex, ChunkPointer};
 use h5flight_array::meta::{ArrayMeta, ByteOrder, ElementType, Filter, Member, Space, Storage, StringPadding, Text};
 use h5flight_array::plan::{Block, BlockId, BlockSource, ExtentView, Layout, Plan, PlanOptions, Strings};
-use h5flight_array::selection::{ElementMask, Item, Part, Points, Selection};
+use h5flight_array::selection::{ElementMask, Item, Part, Points, Runs, Selection};
 
 /// Where a contiguous array starts in its file.
 const ARRAY_OFFSET: u64 = 48;
@@ -661,6 +662,7 @@ fn picked(item: &Item, size: i64) -> Vec<u64> {
         Item::Index(index) => vec![from_front(*index)],
         Item::List(list) => list.iter().map(|index| from_front(*index)).collect(),
         Item::Mask(mask) => (0..size as u64).filter(|index| mask[*index as usize]).collect(),
+        Item::Runs(runs) => runs.ranges().flatten().collect(),
         Item::Ellipsis => unreachable!("ellipses are written out"),
         Item::Slice { start, stop, step } => {
             let step = step.unwrap_or(1);
@@ -724,7 +726,7 @@ pub fn selection(choices: &mut Choices, shape: &[u64], element: &ElementType) ->
 fn random_item(choices: &mut Choices, size: usize) -> Item {
     let signed = |choices: &mut Choices| choices.below(2 * size + 5) as i64 - size as i64 - 2;
     let bound = |choices: &mut Choices| if choices.one_in(2) { Some(signed(choices)) } else { None };
-    match choices.below(7) {
+    match choices.below(8) {
         0 | 1 => {
             let step = choices.of(&[None, Some(1), Some(2), Some(3), Some(7), Some(-1), Some(-2), Some(-3), Some(-8)]);
             Item::Slice { start: bound(choices), stop: bound(choices), step }
@@ -736,6 +738,14 @@ fn random_item(choices: &mut Choices, size: usize) -> Item {
         }
         4 if size > 0 => Item::Mask((0..size).map(|_| choices.one_in(2)).collect()),
         5 => Item::Slice { start: None, stop: None, step: Some(-1) },
+        6 if size > 0 => {
+            let run = |choices: &mut Choices| {
+                let start = choices.below(size);
+                start as u64..(start + choices.below(size - start + 1)) as u64
+            };
+            let runs = (0..choices.below(5)).map(|_| run(choices));
+            Item::Runs(Arc::new(Runs::new(runs.collect::<Vec<_>>())))
+        }
         _ => Item::ALL,
     }
 }

@@ -27,6 +27,7 @@ fn elements(resolved: &Resolved) -> Vec<u64> {
         let indices: Vec<u64> = match axis {
             AxisSelection::Index(index) => vec![*index],
             AxisSelection::List(list) => list.to_vec(),
+            AxisSelection::Runs(runs) => runs.ranges().flatten().collect(),
             AxisSelection::Range { start, step, count } => {
                 (0..*count).map(|at| start.checked_add_signed(step * at as i64).expect("an index")).collect()
             }

@@ -62,6 +62,9 @@ pub struct Args {
     /// Channels by the ids of their electrodes or regions: "3,5"
     #[arg(long, value_name = "IDS", value_delimiter = ',')]
     pub channels: Option<Vec<i64>>,
+    /// Channels whose row of the electrodes' (or regions') table it is true for: "location = 'CA1'"
+    #[arg(long, value_name = "CONDITION", conflicts_with = "channels")]
+    pub channels_where: Option<String>,
     /// Values in the unit of the series, as float64, instead of as they are stored
     #[arg(long)]
     pub units: bool,
@@ -156,7 +159,7 @@ impl Args {
             compression: self.compression.compression().into(),
             at: self.at(),
             time: self.time,
-            channels: self.channels.clone().map(|ids| Channels { ids }),
+            channels: self.channels(),
             units: if self.units { Units::Float64 } else { Units::Stored }.into(),
             ..GetDataRequest::default()
         })
@@ -164,6 +167,11 @@ impl Args {
 }
 
 impl Args {
+    fn channels(&self) -> Option<Channels> {
+        let by_ids = self.channels.clone().map(|ids| Channels { ids, r#where: String::new() });
+        by_ids.or_else(|| self.channels_where.clone().map(|r#where| Channels { ids: Vec::new(), r#where }))
+    }
+
     /// A version that is not named by its number.
     fn at(&self) -> Option<VersionSelector> {
         let as_of = self.as_of.map(Kind::AsOfUs);
@@ -291,6 +299,7 @@ mod tests {
             as_of: None,
             time: None,
             channels: None,
+            channels_where: None,
             units: false,
             tag: None,
             output: None,
