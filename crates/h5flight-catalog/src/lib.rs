@@ -32,6 +32,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 
 pub use dump::{OWNER_SECRET, TICKET_SECRET, files_of_dump};
 pub use error::{Error, ErrorKind, Result};
@@ -116,6 +117,18 @@ pub trait Catalog: Send + Sync {
     async fn append(&self, append: &Append) -> Result<Appended>;
     /// What a put made, whatever its mode, if it is known; `already` is set.
     async fn find_append(&self, path: &DatasetPath, writer: &str, sequence: u64) -> Result<Option<Appended>>;
+    /// Datasets whose newest version is made of at least so many appended files, by the key of their list, behind `after`.
+    async fn long_lists(&self, extents_min: u64, after: i64) -> Result<Vec<LongList>>;
+    /// Puts one file in the place of neighbours of a list: every version of the list has the same rows as before. Files that no
+    /// list names any more are marked, and stay until [`Catalog::drop_unused`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] when the list was changed meanwhile, [`ErrorKind::Refused`] with `put_mismatch` when the file does
+    /// not have the same kind of rows.
+    async fn compact(&self, compaction: &Compaction) -> Result<()>;
+    /// Forgets managed files that no list has named since before a time: their rows go, and with them what keeps them from
+    /// being garbage. Gives their keys, at most 1,000 at once.
+    async fn drop_unused(&self, before: DateTime<Utc>) -> Result<Vec<i64>>;
     /// Marks a file as unreadable, with its stable reason: reads of it are refused until it is registered anew.
     async fn quarantine(&self, file_id: i64, reason: &str, message: &str) -> Result<()>;
     /// Takes that mark away: the file was found whole again.

@@ -22,6 +22,8 @@ mod append;
 mod browse;
 #[path = "portable/catalog.rs"]
 mod catalog;
+#[path = "portable/compact.rs"]
+mod compact;
 mod dialect;
 mod dump;
 #[path = "portable/find.rs"]

@@ -112,6 +112,8 @@ pub struct Config {
     pub upload_expiry_hours: u64,
     /// How long a managed file that nothing names is kept, in hours.
     pub garbage_grace_hours: u64,
+    /// How often the small files of appends are made into few, in seconds; 0 is never.
+    pub compact_interval_s: u64,
     /// How long a read waits for memory, and a read or an inspection for a worker, before it is `busy`, in milliseconds.
     pub admission_timeout_ms: u64,
     /// How long a stream may stand still because its client does not read, in milliseconds.
@@ -156,6 +158,7 @@ impl Default for Config {
             upload_quota_bytes: 2 << 40,
             upload_expiry_hours: 48,
             garbage_grace_hours: 24,
+            compact_interval_s: 30,
             admission_timeout_ms: 10_000,
             stall_timeout_ms: 60_000,
             drain_timeout_ms: 30_000,

@@ -114,8 +114,8 @@ pub struct Planned {
 /// # Errors
 /// Everything that can be known before the first byte; later errors come through the stream.
 pub async fn read(service: &Arc<Service>, request: ReadRequest) -> Result<ReadStream> {
-    let planned = plan(service, &request).await?;
-    start(service, planned).await
+    let version = service.versions.resolve(&request.path, request.version.clone()).await?;
+    read_version(service, &request, version).await
 }
 
 /// The same for the version that a ticket pins.
@@ -124,9 +124,28 @@ pub async fn read(service: &Arc<Service>, request: ReadRequest) -> Result<ReadSt
 /// As [`read`].
 pub async fn read_pinned(service: &Arc<Service>, request: ReadRequest, version_id: i64) -> Result<ReadStream> {
     let version = service.versions.pinned(version_id).await?;
-    let granted = series::grant(service, &version, &request).await?;
-    let planned = plan_version(service, version, &request, &granted)?;
-    start(service, planned).await
+    read_version(service, &request, version).await
+}
+
+/// Reads a version. Where a file of it is gone, another server may have compacted it longer ago than files are kept: then
+/// it is made of others now.
+async fn read_version(
+    service: &Arc<Service>,
+    request: &ReadRequest,
+    version: Arc<ResolvedVersion>,
+) -> Result<ReadStream> {
+    let begin = async |version: Arc<ResolvedVersion>| {
+        let granted = series::grant(service, &version, request).await?;
+        let planned = plan_version(service, version, request, &granted)?;
+        start(service, planned).await
+    };
+    match begin(Arc::clone(&version)).await {
+        Err(error) if error.reason() == Reason::FileNotFound => match service.versions.renewed(&version).await? {
+            Some(renewed) => begin(renewed).await,
+            None => Err(error),
+        },
+        begun => begun,
+    }
 }
 
 /// Resolves and plans, reading nothing.

@@ -37,6 +37,7 @@ use crate::files::Files;
 use crate::flight::{Flight, FlightDoor};
 use crate::grpc::Grpc;
 use crate::memory::MEMORY_UNIT_BYTES;
+use crate::publish::put::compact::{Skipped, compact};
 use crate::publish::{Uploads, garbage};
 use crate::service::Service;
 use crate::telemetry::AccessLog;
@@ -157,6 +158,9 @@ pub async fn serve(
         http::serve(listeners.http, Arc::clone(&service), metrics, draining.clone(), stopped.clone().cancelled_owned());
     let page = tokio::spawn(page);
     tokio::spawn(collect_garbage(Arc::clone(&service), draining.clone()));
+    if service.config.compact_interval_s > 0 {
+        tokio::spawn(compact_files(Arc::clone(&service), draining.clone()));
+    }
     let stopping = tokio::spawn({
         let draining = draining.clone();
         async move {
@@ -202,6 +206,20 @@ async fn serve_unix(
 
 fn port_failed(error: tonic::transport::Error) -> StartError {
     StartError::because("the gRPC port failed", error)
+}
+
+/// Again and again, until the server stops; what is under way then is left undone.
+async fn compact_files(service: Arc<Service>, draining: CancellationToken) {
+    let mut ticks = tokio::time::interval(Duration::from_secs(service.config.compact_interval_s));
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut skipped = Skipped::default();
+    while draining.run_until_cancelled(ticks.tick()).await.is_some() {
+        match draining.run_until_cancelled(compact(&service, &mut skipped)).await {
+            None | Some(Ok((0, _))) => {}
+            Some(Ok((replaced, made))) => tracing::info!(replaced, made, "small files were compacted"),
+            Some(Err(error)) => tracing::warn!(error = error.chain(), "small files were not looked for"),
+        }
+    }
 }
 
 /// Now and then, until the server stops.

@@ -161,6 +161,29 @@ impl Versions {
         self.known.forget(animal, experiment);
     }
 
+    /// Forgets all versions of a dataset: they are made of other files now. Other servers go on with what they know until
+    /// a file is missing, see [`Versions::renewed`].
+    pub fn forget_made_of(&self, path: &DatasetPath) {
+        self.known.forget_if(|_, answer| answer.version.upgrade().is_none_or(|version| version.path == *path));
+    }
+
+    /// The same version as the catalogue has it now, where it is made of other files than `known`; `None` where it is not.
+    ///
+    /// # Errors
+    /// The catalogue's.
+    pub async fn renewed(&self, known: &Arc<ResolvedVersion>) -> Result<Option<Arc<ResolvedVersion>>> {
+        let asking = Instant::now();
+        let version = Arc::new(self.catalog.resolve_version(known.version_id).await?);
+        let arrays =
+            |version: &ResolvedVersion| -> Vec<i64> { version.extents.iter().map(|extent| extent.array.id).collect() };
+        if arrays(&version) == arrays(known) {
+            return Ok(None);
+        }
+        self.forget_made_of(&known.path);
+        self.known.keep(Asked::Id(version.version_id), &version, asking);
+        Ok(Some(version))
+    }
+
     /// Forgets all that is made of a file: its record has changed. Other servers go on with what they know for as long as
     /// they keep it.
     pub fn forget_file(&self, file_id: i64) {

@@ -81,6 +81,25 @@ pub struct Workspace {
     zstd: Option<zstd::bulk::Compressor<'static>>,
 }
 
+impl EncodeOptions {
+    /// What makes these filters; `None` where they are others than an [`Encoder`] has.
+    pub fn of(filters: &[Filter]) -> Option<Self> {
+        let (shuffle, rest) = match filters {
+            [first, rest @ ..] if first.id == SHUFFLE => (true, rest),
+            rest => (false, rest),
+        };
+        let level = |filter: &Filter| filter.params.first().and_then(|level| i32::try_from(*level).ok());
+        let (codec, level) = match rest {
+            [] => (Codec::None, None),
+            [filter] if filter.id == DEFLATE => (Codec::Deflate, level(filter)),
+            [filter] if filter.id == ZSTD => (Codec::Zstd, level(filter)),
+            [filter] if filter.id == LZ4 => (Codec::Lz4, None),
+            _ => return None,
+        };
+        Some(Self { codec, level, shuffle: Some(shuffle) })
+    }
+}
+
 impl Encoder {
     /// For an array whose elements have `element_bytes` bytes.
     ///
@@ -209,6 +228,8 @@ mod tests {
                 .flat_map(|value| (0..element_bytes).map(|byte| noise(*value + byte as u64).to_le_bytes()[byte % 8]))
                 .collect();
             let encoder = Encoder::new(&EncodeOptions { codec, level, shuffle }, element_bytes).unwrap();
+            let again = Encoder::new(&EncodeOptions::of(encoder.filters()).unwrap(), element_bytes).unwrap();
+            prop_assert_eq!(again.filters(), encoder.filters());
             let mut workspace = Workspace::default();
             for _ in 0..2 {
                 let Encoded { bytes, mask } = encoder.encode(&chunk, &mut workspace).unwrap();

@@ -1,6 +1,6 @@
 //! Rows that come after others: puts, what they made, and how their many small files become few.
 
-use super::{FilePlace, Fingerprint, NewObject};
+use super::{DatasetPath, FilePlace, Fingerprint, NewObject};
 
 /// By which a put is known again: who writes, and which of its puts to this dataset it is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -51,4 +51,49 @@ pub struct Appended {
     pub content: String,
     /// Identities of arrays that are no longer any current version's; none for an append to what is there.
     pub superseded: Vec<[u8; 16]>,
+}
+
+/// Files of a dataset that came one by one, and that one file may hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LongList {
+    /// The dataset.
+    pub path: DatasetPath,
+    /// Its newest version, which has all of these extents.
+    pub version_id: i64,
+    /// The key of the list.
+    pub list: i64,
+    /// What is appended in it, in order.
+    pub extents: Vec<ListedExtent>,
+}
+
+/// One place of a list of extents.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedExtent {
+    /// Its place.
+    pub ordinal: i64,
+    /// The array whose rows it has, from its first one on.
+    pub array_id: i64,
+    /// First row in the dataset.
+    pub first_row: u64,
+    /// Rows.
+    pub rows: u64,
+    /// Bytes of the array as it is stored.
+    pub stored_bytes: u64,
+}
+
+/// A managed file with one dataset, which takes the place of neighbours in a list.
+#[derive(Clone, Debug)]
+pub struct Compaction {
+    /// The list.
+    pub list: i64,
+    /// What is replaced: neighbours, in order.
+    pub replaced: Vec<ListedExtent>,
+    /// The dataset and its array, of as many rows as the neighbours have together.
+    pub object: NewObject,
+    /// Where the file is; a managed one.
+    pub place: FilePlace,
+    /// Its state.
+    pub fingerprint: Fingerprint,
+    /// Name for people.
+    pub source_name: String,
 }

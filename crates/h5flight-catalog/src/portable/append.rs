@@ -137,7 +137,7 @@ impl Writing<'_> {
     /// The first version of the dataset, with the groups above it where they are missing.
     async fn create(&self, connection: &mut Conn, at: DateTime<Utc>) -> Result<(i64, Appended)> {
         if let Some(array) = &self.append.object.array {
-            self.refuse_rowless(&array.meta)?;
+            refuse_rowless(self.path, &array.meta)?;
         }
         let groups = self.missing_groups(connection).await?;
         let whole = publication(self.append, self.path, groups);
@@ -278,65 +278,81 @@ impl Writing<'_> {
 
     /// The rows of the append, if they may come after those of the dataset.
     async fn check_fits(&self, connection: &mut Conn, base: &Base) -> Result<u64> {
-        let NewObject { array: Some(array), .. } = &self.append.object else {
-            return Err(Error::invalid(format!("\"{}\" has no array to append", self.path)));
-        };
-        let (known, problem): (String, Option<String>) = sqlx::query_as::<Db, _>(
-            "SELECT CAST(a.meta AS TEXT), a.problem_message FROM extents x JOIN arrays a ON a.id = x.array_id \
-             WHERE x.version_id = $1 AND x.ordinal = 0",
-        )
-        .bind(base.list)
-        .fetch_one(connection)
-        .await
-        .map_err(fault)?;
-        if let Some(problem) = problem {
-            return Err(self.mismatch(format!("it cannot be read: {problem}")));
-        }
-        let known = read_meta(&known)?;
-        match known.storage {
-            Storage::Virtual { .. } => return Err(self.mismatch("it is virtual".into())),
-            Storage::External => return Err(self.mismatch("its values lie in another file".into())),
-            Storage::Compact | Storage::Contiguous { .. } | Storage::Chunked { .. } => {}
-        }
-        self.refuse_rowless(&known)?;
-        self.refuse_rowless(&array.meta)?;
-        if known.element != array.meta.element {
-            let (was, is) = (&known.element, &array.meta.element);
-            return Err(self.mismatch(format!("its elements are {was:?}, those of the new rows {is:?}")));
-        }
-        if known.shape()[1..] != array.meta.shape()[1..] {
-            let (was, is) = (&known.shape()[1..], &array.meta.shape()[1..]);
-            return Err(self.mismatch(format!("its rows have the shape {was:?}, the new ones {is:?}")));
-        }
-        Ok(rows_of(&array.meta))
-    }
-
-    /// Only what has a first axis has rows that others may follow.
-    fn refuse_rowless(&self, meta: &ArrayMeta) -> Result<()> {
-        match &meta.space {
-            Space::Simple { shape } if !shape.is_empty() => Ok(()),
-            Space::Simple { .. } => Err(self.mismatch("a scalar has no rows".into())),
-            Space::Null => Err(self.mismatch("a null dataspace has no rows".into())),
-        }
+        check_same_rows(connection, base.list, (self.path, &self.append.object)).await
     }
 
     fn mismatch(&self, why: String) -> Error {
-        let message = format!("nothing can be appended to dataset \"{}\": {why}", self.path);
-        Error::new(ErrorKind::Refused("put_mismatch".into()), message)
+        mismatch(self.path, why)
     }
 }
 
+/// How many rows an object has, if they are of the kind that a list has.
+///
+/// # Errors
+/// `put_mismatch`.
+pub(super) async fn check_same_rows(
+    connection: &mut Conn,
+    list: i64,
+    (path, object): (&DatasetPath, &NewObject),
+) -> Result<u64> {
+    let NewObject { array: Some(array), .. } = object else {
+        return Err(Error::invalid(format!("\"{path}\" has no array to append")));
+    };
+    let (known, problem): (String, Option<String>) = sqlx::query_as::<Db, _>(
+        "SELECT CAST(a.meta AS TEXT), a.problem_message FROM extents x JOIN arrays a ON a.id = x.array_id \
+         WHERE x.version_id = $1 AND x.ordinal = 0",
+    )
+    .bind(list)
+    .fetch_one(connection)
+    .await
+    .map_err(fault)?;
+    if let Some(problem) = problem {
+        return Err(mismatch(path, format!("it cannot be read: {problem}")));
+    }
+    let known = read_meta(&known)?;
+    match known.storage {
+        Storage::Virtual { .. } => return Err(mismatch(path, "it is virtual".into())),
+        Storage::External => return Err(mismatch(path, "its values lie in another file".into())),
+        Storage::Compact | Storage::Contiguous { .. } | Storage::Chunked { .. } => {}
+    }
+    refuse_rowless(path, &known)?;
+    refuse_rowless(path, &array.meta)?;
+    if known.element != array.meta.element {
+        let (was, is) = (&known.element, &array.meta.element);
+        return Err(mismatch(path, format!("its elements are {was:?}, those of the new rows {is:?}")));
+    }
+    if known.shape()[1..] != array.meta.shape()[1..] {
+        let (was, is) = (&known.shape()[1..], &array.meta.shape()[1..]);
+        return Err(mismatch(path, format!("its rows have the shape {was:?}, the new ones {is:?}")));
+    }
+    Ok(rows_of(&array.meta))
+}
+
+/// Only what has a first axis has rows that others may follow.
+fn refuse_rowless(path: &DatasetPath, meta: &ArrayMeta) -> Result<()> {
+    match &meta.space {
+        Space::Simple { shape } if !shape.is_empty() => Ok(()),
+        Space::Simple { .. } => Err(mismatch(path, "a scalar has no rows".into())),
+        Space::Null => Err(mismatch(path, "a null dataspace has no rows".into())),
+    }
+}
+
+fn mismatch(path: &DatasetPath, why: String) -> Error {
+    let message = format!("nothing can be appended to dataset \"{path}\": {why}");
+    Error::new(ErrorKind::Refused("put_mismatch".into()), message)
+}
+
 /// The array of a file that was just written.
-struct NewArrayRow {
-    id: i64,
-    rows: i64,
-    chunks: i64,
-    stored_bytes: i64,
+pub(super) struct NewArrayRow {
+    pub(super) id: i64,
+    pub(super) rows: i64,
+    pub(super) chunks: i64,
+    pub(super) stored_bytes: i64,
 }
 
 impl NewArrayRow {
     /// Writes a one-dataset file whose object is never current: it does not describe the dataset.
-    async fn insert(
+    pub(super) async fn insert(
         connection: &mut Conn,
         staged: &Staged<'_>,
         (experiments, at): (&ExperimentIds, DateTime<Utc>),

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 
 use super::{
-    BACKEND, IS_SHARED, Store, access, append, browse, dump, find, history, publish, puts, resolve, search, tags,
-    verify,
+    BACKEND, IS_SHARED, Store, access, append, browse, compact, dump, find, history, publish, puts, resolve, search,
+    tags, verify,
 };
 use crate::Catalog;
 use crate::error::Result;
@@ -65,6 +66,18 @@ impl Catalog for Store {
 
     async fn find_append(&self, path: &DatasetPath, writer: &str, sequence: u64) -> Result<Option<Appended>> {
         puts::find_append(self, path, writer, sequence).await
+    }
+
+    async fn long_lists(&self, extents_min: u64, after: i64) -> Result<Vec<LongList>> {
+        compact::long_lists(self, extents_min, after).await
+    }
+
+    async fn compact(&self, compaction: &Compaction) -> Result<()> {
+        compact::compact(self, compaction).await
+    }
+
+    async fn drop_unused(&self, before: DateTime<Utc>) -> Result<Vec<i64>> {
+        compact::drop_unused(self, before).await
     }
 
     async fn quarantine(&self, file_id: i64, reason: &str, message: &str) -> Result<()> {

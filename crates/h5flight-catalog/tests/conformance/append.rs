@@ -353,11 +353,16 @@ pub async fn any_sequence_of_changes_leaves_every_version_readable(world: &World
         (mixed ^ (mixed >> 31)) % below
     };
     let mut versions: HashMap<u64, Vec<(String, u64, u64)>> = HashMap::new();
+    let mut origins = Origins::new();
     let mut newest = 0u64;
-    for step in 0..60u64 {
+    for step in 0..90u64 {
         let before = versions.get(&newest).cloned().unwrap_or_default();
         let content = format!("s{step}");
-        let next = match draw(8) {
+        let next = match draw(11) {
+            8.. => {
+                compact(&*world.second, &content, &mut draw, &mut origins).await;
+                continue;
+            }
             0 if newest > 0 => {
                 let version = 1 + draw(newest);
                 let rollback = Rollback { path: at(), version, expected: Some(newest), principal: String::new() };
@@ -383,13 +388,84 @@ pub async fn any_sequence_of_changes_leaves_every_version_readable(world: &World
         newest += 1;
         versions.insert(newest, next);
     }
-    for (number, expected) in &versions {
-        assert_eq!(&parts(&*world.second, VersionSelector::Number(*number)).await, expected, "version {number}");
-    }
+    let check = async || {
+        for (number, expected) in &versions {
+            let made_of = parts(&*world.second, VersionSelector::Number(*number)).await;
+            assert_eq!(&expanded(&made_of, &origins), expected, "version {number}");
+        }
+    };
+    check().await;
     let history = crate::all_pages!(7u32, |page| world.first.list_versions(&at(), page));
     for version in history {
-        assert_eq!(version.extents, versions[&version.number].len() as u64, "version {}", version.number);
+        let made_of = parts(&*world.first, VersionSelector::Number(version.number)).await;
+        assert_eq!(version.extents, made_of.len() as u64, "version {}", version.number);
     }
+    let unused = "SELECT count(*) FROM files WHERE unused_since IS NOT NULL";
+    let marked = world.raw.number(unused).await;
+    let files = world.raw.number("SELECT count(*) FROM files").await;
+    assert!(world.first.drop_unused(chrono::Utc::now() - chrono::Duration::hours(1)).await.unwrap().is_empty());
+    let dropped = world.first.drop_unused(chrono::Utc::now() + chrono::Duration::hours(1)).await.unwrap();
+    // What a list names again, after a rollback, stays.
+    assert!(dropped.len() as i64 <= marked);
+    assert_eq!(world.raw.number("SELECT count(*) FROM files").await, files - dropped.len() as i64);
+    check().await;
+}
+
+/// What compacted files are made of.
+type Origins = HashMap<String, Vec<(String, u64, u64)>>;
+
+/// Puts a file in the place of some neighbours.
+async fn compact(catalog: &dyn Catalog, content: &str, draw: &mut impl FnMut(u64) -> u64, origins: &mut Origins) {
+    let lists = catalog.long_lists(2, 0).await.unwrap();
+    let Some(list) = lists.into_iter().find(|list| !list.extents.is_empty()) else { return };
+    let runs: Vec<_> = list.extents.chunk_by(|a, b| a.first_row + a.rows == b.first_row).collect();
+    let run = runs[draw(runs.len() as u64) as usize];
+    let first = draw(run.len() as u64) as usize;
+    let end = first + 1 + draw((run.len() - first) as u64) as usize;
+    let replaced = run[first..end].to_vec();
+    let chunks = replaced.iter().map(|extent| extent.rows).sum::<u64>() / 10;
+    let rows = replaced[0].first_row..replaced[0].first_row + chunks * 10;
+    let before = catalog.resolve_version(list.version_id).await.unwrap();
+    let within = before.extents.iter().filter(|extent| rows.contains(&extent.first_row));
+    let made_of = within.map(|extent| {
+        let FilePlace::Managed { content } = &extent.array.file.place else { panic!("a managed file") };
+        (content.clone(), extent.array_row, extent.rows)
+    });
+    origins.insert(content.to_owned(), expanded(&made_of.collect::<Vec<_>>(), origins));
+    let compaction = Compaction {
+        list: list.list,
+        replaced,
+        object: object(&at(), chunked(chunks)),
+        place: managed(content),
+        fingerprint: print(1),
+        source_name: "compacted".into(),
+    };
+    let wrong = Compaction { object: object(&at(), chunked(chunks + 1)), ..compaction.clone() };
+    assert_eq!(catalog.compact(&wrong).await.unwrap_err().kind, ErrorKind::Invalid);
+    catalog.compact(&compaction).await.unwrap();
+    let again = Compaction { place: managed("again"), ..compaction };
+    assert_eq!(catalog.compact(&again).await.unwrap_err().kind, ErrorKind::Conflict);
+}
+
+/// Parts with what compacted ones are made of in their place.
+fn expanded(parts: &[(String, u64, u64)], origins: &Origins) -> Vec<(String, u64, u64)> {
+    let mut found = Vec::new();
+    for (content, array_row, rows) in parts {
+        let Some(origin) = origins.get(content) else {
+            found.push((content.clone(), *array_row, *rows));
+            continue;
+        };
+        assert_eq!(*array_row, 0);
+        let mut left = *rows;
+        for (content, array_row, rows) in origin {
+            let taken = left.min(*rows);
+            if taken > 0 {
+                found.push((content.clone(), *array_row, taken));
+            }
+            left -= taken;
+        }
+    }
+    found
 }
 
 /// Prints what an append and the read after it cost; the bounds catch what grows with what is there.

@@ -16,6 +16,7 @@ use std::time::{Duration, SystemTime};
 use h5flight_array::Reason;
 use h5flight_catalog::model::{FilePlace, Page};
 
+use super::put::compact::drop_unused;
 use super::{held, partial};
 use crate::blocking::Lane;
 use crate::blocking::turns::Share;
@@ -94,6 +95,9 @@ pub async fn collect(service: &Arc<Service>, how: Collect) -> Result<Collection>
         return Err(Error::new(Reason::Busy, "garbage is being collected already"));
     };
     let mut collection = Collection::default();
+    if how == Collect::Remove {
+        drop_unused(service).await?;
+    }
     files(service, how, &mut collection).await?;
     let (folder, expiry) = (service.uploads.folder().to_owned(), hours(service.config.upload_expiry_hours));
     for garbage in run(service, move || uploads(&folder, expiry, how)).await? {

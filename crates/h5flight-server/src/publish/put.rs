@@ -4,6 +4,7 @@
 //! inspect -> move to the content address -> one transaction -> caches told. The end is that of an upload, with its locks
 //! and its order ([`super::upload`]). What breaks off leaves nothing: nobody can go on with a put.
 
+pub mod compact;
 mod filling;
 mod messages;
 

@@ -261,6 +261,13 @@ pub static TABLE: &[Setting] = &[
         |draft, text| set(&mut draft.config.garbage_grace_hours, count(text, 0)),
     ),
     Setting::new(
+        "compact_interval_s",
+        "SECONDS",
+        "30",
+        "How often the small files of appends are made into few, in seconds; 0 is never",
+        |draft, text| set(&mut draft.config.compact_interval_s, count(text, 0)),
+    ),
+    Setting::new(
         "admission_timeout_ms",
         "MILLIS",
         "10000",

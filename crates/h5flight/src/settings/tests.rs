@@ -300,6 +300,7 @@ fn every_field_of_the_servers_config_has_a_setting() {
         upload_quota_bytes: _,
         upload_expiry_hours: _,
         garbage_grace_hours: _,
+        compact_interval_s: _,
         admission_timeout_ms: _,
         stall_timeout_ms: _,
         drain_timeout_ms: _,
@@ -317,6 +318,6 @@ fn every_field_of_the_servers_config_has_a_setting() {
         attribute_bytes_max: _,
         chunks_max: _,
     } = inspect_limits;
-    // 30 plain fields, 7 bounds, two files of TLS, the filter of the log.
-    assert_eq!(TABLE.len(), 30 + 7 + 2 + 1);
+    // 31 plain fields, 7 bounds, two files of TLS, the filter of the log.
+    assert_eq!(TABLE.len(), 31 + 7 + 2 + 1);
 }
