@@ -123,7 +123,7 @@ def test_the_first_page_leads_to_the_picture(
     drawn: list[np.ndarray] = []
     monkeypatch.setattr("matplotlib.pyplot.imshow", lambda image, **_how: drawn.append(image))
     exec(code.replace("grpc://server:8815", server.url), {})
-    assert drawn[0].shape == (16, 699)
+    assert drawn[0].shape == (16, 700)
     assert drawn[0][15].argmin() == pytest.approx(300, abs=15)
 
 

@@ -102,6 +102,11 @@ def test_tables_of_every_library_are_compounds(client: h5flight.Client) -> None:
     assert [bool(flag) for flag in experiment["arrow"]["b"]] == [True, False]
 
 
+def test_names_and_values_in_the_wrong_order_are_told(client: h5flight.Client) -> None:
+    with pytest.raises(TypeError, match="the animal is a ndarray: the order is animal, experiment, dataset, data"):
+        client.put(np.zeros(3), "m", "e", "d")
+
+
 def test_a_put_that_breaks_off_leaves_nothing(client: h5flight.Client) -> None:
     def breaks_off(error: Exception) -> Iterator[np.ndarray]:
         yield np.zeros((1000, 50))

@@ -95,6 +95,10 @@ def request_of(names: Mapping[str, str], mode: str, options: Mapping[str, Any]) 
     """
     if unknown := set(options) - _OPTIONS:
         raise TypeError(f"a put has no option {', '.join(sorted(unknown))}")
+    for what, name in names.items():
+        if not isinstance(name, str):
+            message = f"the {what} is a {type(name).__name__}: the order is animal, experiment, dataset, data"
+            raise TypeError(message)
     attrs = options.get("attrs")
     sizes = options.get("chunks")
     chunks: Iterable[int] = sizes if isinstance(sizes, Iterable) else () if sizes is None else (sizes,)
