@@ -1,12 +1,13 @@
 """Servers that are killed while they take uploads and appends: what was acknowledged is there, and nothing in part.
 
 Each round uploads a file, or appends a block, to a server that dies at a place that the seed chooses, or at any time,
-starts it anew, looks, and does the same again. ``H5FLIGHT_KILLS`` is the number of rounds of each catalogue,
-``H5FLIGHT_SEED`` the seed; ``make soak`` does a thousand.
+starts it anew, looks, and does the same again; a quarter as many rounds append until a server dies while it compacts.
+``H5FLIGHT_KILLS`` is the number of rounds of each catalogue, ``H5FLIGHT_SEED`` the seed; ``make soak`` does a thousand.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections import Counter
@@ -47,6 +48,7 @@ PUT_PLACES = (
     "publish::begin",
     "publish::committed",
 )
+COMPACTION_PLACES = ("compact::begin", "compact::publish", "compact::committed")
 ANY_TIME_S = 0.25
 """Servers that no place kills die within this time: an upload of one of our files takes about as long."""
 
@@ -236,6 +238,45 @@ def test_no_acknowledged_rows_are_lost_and_no_append_is_there_in_part(tmp_path: 
             whole = more
         finally:
             server.kill()
+    assert_settled(folder, flags, whole)
+    told = dict(sorted(counts.items()))
+    print(f"\nseed {SEED}, {ROUNDS} kills of appends: {told}, {len(whole)} rows, 0 lost, 0 in part, 0 orphans")
+
+
+def test_no_rows_are_lost_while_their_files_are_compacted(tmp_path: Path, flags: tuple[str, ...]) -> None:
+    rng = np.random.default_rng(SEED)
+    counts: Counter[str] = Counter()
+    folder, whole, number = tmp_path / "server", np.zeros((0, 64), "u2"), 0
+    for turn in range(max(2, ROUNDS // 4)):
+        place = COMPACTION_PLACES[rng.integers(len(COMPACTION_PLACES))]
+        faults = {"FAILPOINTS": f"{place}=return(kill)", "H5FLIGHT_COMPACT_INTERVAL_S": "1"}
+        dying = Server(folder, {}, *flags, environment=faults).start()
+        # It dies once there are enough small files, within an append or between two.
+        with contextlib.suppress(*SERVER_GONE):
+            while dying.is_running():
+                append(dying, len(whole), number)
+                whole, number = np.concatenate([whole, block(number)]), number + 1
+                assert number < (turn + 1) * 500, f"nothing happened at {place}"
+        dying.kill()
+        counts[f"killed at {place}"] += 1
+        server = Server(folder, {}, *flags, environment={"H5FLIGHT_COMPACT_INTERVAL_S": "0"}).start()
+        try:
+            more = np.concatenate([whole, block(number)])
+            found = rows_seen(server)
+            visible = len(found) == len(more)
+            np.testing.assert_array_equal(found, more if visible else whole, f"seed {SEED}, turn {turn}")
+            made = append(server, len(whole), number)
+            assert (made.first_row, made.total_rows, made.already) == (len(whole), len(more), visible)
+            whole, number = more, number + 1
+        finally:
+            server.kill()
+    assert_settled(folder, flags, whole)
+    told = dict(sorted(counts.items()))
+    print(f"\nseed {SEED}, kills of compactions: {told}, {number} appends, {len(whole)} rows, 0 lost, 0 orphans")
+
+
+def assert_settled(folder: Path, flags: tuple[str, ...], whole: np.ndarray) -> None:
+    """All rows are there, every file is sound, and garbage leaves nothing that the catalogue does not name."""
     hours = {"H5FLIGHT_GARBAGE_GRACE_HOURS": "0", "H5FLIGHT_UPLOAD_EXPIRY_HOURS": "0"}
     server = Server(folder, {}, *flags, environment=hours).start()
     try:
@@ -250,8 +291,6 @@ def test_no_acknowledged_rows_are_lost_and_no_append_is_there_in_part(tmp_path: 
         assert {path.suffix for path in (folder / "data" / "uploads").iterdir()} <= {".tmp"}
     finally:
         assert server.stop() == 0
-    told = dict(sorted(counts.items()))
-    print(f"\nseed {SEED}, {ROUNDS} kills of appends: {told}, {len(whole)} rows, 0 lost, 0 in part, 0 orphans")
 
 
 def killed_append(server: Server, first_row: int, number: int, where: tuple[str, float]) -> str:
