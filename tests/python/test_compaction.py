@@ -101,21 +101,20 @@ def test_the_file_is_a_normal_one_with_the_same_compression(start: Callable[...,
     server = start({}, *SOON, *AT_ONCE)
     parts = blocks(25, seed=1)
     grow(server.url, parts, codec="gzip", level=6)
-    before = {path.name for path in (server.folder / "data").rglob("*.h5")}
     until(lambda: files_of(server) <= 9, "small files to become few")
-    sizes = {}
+    whole, places = np.concatenate(parts), {}
     for path in (server.folder / "data").rglob("*.h5"):
         with h5py.File(path) as file:
             assert file["d"].compression == "gzip"
             assert file["d"].compression_opts == 6
             assert file["d"].shuffle
-            if path.name not in before:
-                sizes[path.name] = file["d"].shape[0]
-                found = file["d"][...]
-                whole = np.concatenate(parts)
-                first = next(at for at in range(len(whole)) if np.array_equal(whole[at : at + len(found)], found))
-                assert first > 0, "the file that describes the dataset stays"
-    assert max(sizes.values()) > max(map(len, parts))
+            found = file["d"][...]
+        first = next(at for at in range(len(whole)) if np.array_equal(whole[at : at + len(found)], found))
+        places[first] = len(found)
+    # Side by side they are all rows; the file that describes the dataset stays as it was.
+    assert sorted(places) == [0, *np.cumsum([places[first] for first in sorted(places)])[:-1]]
+    assert sum(places.values()) == len(whole)
+    assert places[0] == len(parts[0])
 
 
 @pytest.mark.parametrize(

@@ -288,6 +288,15 @@ def test_windows_that_mean_nothing_are_refused(
     assert refused.value.reason == reason
 
 
+def test_windows_that_would_take_too_long_to_plan_are_refused(
+    lab: tuple[h5flight.Experiment, dict[str, np.ndarray]],
+) -> None:
+    with pytest.raises(h5flight.H5FlightError) as refused:
+        # 65,536 times all rows, in chunks of 512: 5 million rows of chunks.
+        lab[0]["acquisition/raw/data"].windows(np.full(65_536, FIRST_S), (0, ROWS / HZ))
+    assert refused.value.reason == "result_too_large"
+
+
 def test_no_events_give_no_windows(lab: tuple[h5flight.Experiment, dict[str, np.ndarray]]) -> None:
     raw = lab[0]["acquisition/raw/data"]
     for found in [raw.windows([]), raw.windows([1e6, -1e6]), raw.windows("intervals/trials", where="start_time > 1e9")]:

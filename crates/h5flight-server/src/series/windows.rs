@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use h5flight_array::Reason;
+use h5flight_array::meta::Storage;
 use h5flight_array::selection::Runs;
 use h5flight_array::series::{Edge, Window, Windows};
 use h5flight_catalog::model::{DatasetPath, ResolvedVersion, VersionSelector};
@@ -9,12 +11,16 @@ use serde_json::json;
 
 use super::refuse;
 use super::time::Time;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::service::Service;
 use crate::tables::{self, TableRequest};
 
 /// Events of one request at most: what the schema tells of them stays below the 4 MiB that clients take as a message.
 pub(crate) const EVENTS_MAX: usize = 65_536;
+/// Rows of chunks that all windows of a request pass at most: each is looked at before the first row is sent.
+const PASSED_MAX: u64 = 4 << 20;
+/// What counts as a row of chunks of an array without chunks, in bytes: a batch.
+const PIECE_BYTES: u64 = 2 << 20;
 /// Rows that a window of timestamps may have more or fewer than its rate says, before it counts as one over a gap: one
 /// because samples lie beside its edges, and this part because clocks are not even.
 const UNEVEN_PART: f64 = 0.01;
@@ -55,7 +61,7 @@ pub struct EventColumn {
 /// The rows of the windows that are read, and what the schema tells of them.
 ///
 /// # Errors
-/// `bad_selection` for windows without rows, `result_too_large` for more than [`EVENTS_MAX`]; those of the table.
+/// `bad_selection` for windows without rows, `result_too_large` for more than [`EVENTS_MAX`] or [`PASSED_MAX`]; those of the table.
 pub(super) async fn find(
     service: &Arc<Service>,
     version: &ResolvedVersion,
@@ -85,6 +91,8 @@ pub(super) async fn find(
     }
     let windows = Windows::new(windows, rows);
     let kept = windows.kept(total, around.edge);
+    let runs = windows.runs(&kept, total);
+    refuse_many(&runs, version)?;
     let present = |place: &usize| {
         let present = windows.present(*place, total);
         present.end - present.start
@@ -98,7 +106,28 @@ pub(super) async fn find(
         "first_row": kept.iter().map(|place| windows.first(*place)).collect::<Vec<_>>(),
         "present": kept.iter().map(present).collect::<Vec<_>>(),
     });
-    Ok((windows.runs(&kept, total), told.to_string()))
+    Ok((runs, told.to_string()))
+}
+
+/// Refuses windows that pass more rows of chunks than are planned for one answer.
+fn refuse_many(runs: &Runs, version: &ResolvedVersion) -> Result<()> {
+    let unit = version.extents.iter().map(|extent| match &extent.array.meta.storage {
+        Storage::Chunked { chunk_shape } => chunk_shape.first().copied().unwrap_or(1).min(extent.rows),
+        _ => {
+            let items = extent.array.meta.shape().iter().skip(1).fold(1u64, |all, size| all.saturating_mul(*size));
+            let row_bytes = items.saturating_mul(extent.array.meta.element.fixed_bytes().unwrap_or(1));
+            PIECE_BYTES / row_bytes.max(1)
+        }
+    });
+    let unit = unit.min().unwrap_or(1).max(1);
+    let passed = runs.ranges().map(|range| (range.end - range.start) / unit + 2).fold(0, u64::saturating_add);
+    if passed <= PASSED_MAX {
+        return Ok(());
+    }
+    let message = format!(
+        "the windows pass {passed} rows of chunks, one answer at most {PASSED_MAX}: ask for fewer or shorter ones at a time"
+    );
+    Err(Error::new(Reason::ResultTooLarge, message))
 }
 
 /// Each event's number, and when it is.

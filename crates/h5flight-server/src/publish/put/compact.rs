@@ -69,6 +69,11 @@ pub async fn compact(service: &Arc<Service>, skipped: &mut Skipped) -> Result<(u
             for run in runs_of(&list.extents) {
                 let count = run.len();
                 if let Err(error) = replace(service, &list, run).await {
+                    if error.reason() == Reason::Conflict {
+                        // Another server was faster, or a rollback came between.
+                        tracing::debug!(error = error.chain(), "small files were changed while they were compacted");
+                        break;
+                    }
                     let dataset = list.path.to_string();
                     tracing::warn!(dataset, error = error.chain(), "small files were not compacted");
                     skipped.0.insert(mark);
