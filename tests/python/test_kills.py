@@ -277,8 +277,8 @@ def test_no_rows_are_lost_while_their_files_are_compacted(tmp_path: Path, flags:
 
 def assert_settled(folder: Path, flags: tuple[str, ...], whole: np.ndarray) -> None:
     """All rows are there, every file is sound, and garbage leaves nothing that the catalogue does not name."""
-    hours = {"H5FLIGHT_GARBAGE_GRACE_HOURS": "0", "H5FLIGHT_UPLOAD_EXPIRY_HOURS": "0"}
-    server = Server(folder, {}, *flags, environment=hours).start()
+    told = {"GARBAGE_GRACE_HOURS": "0", "UPLOAD_EXPIRY_HOURS": "0", "COMPACT_INTERVAL_S": "0"}
+    server = Server(folder, {}, *flags, environment={f"H5FLIGHT_{name}": value for name, value in told.items()}).start()
     try:
         assert server.command("gc", "--json").returncode == 0
         verified = server.command("verify", "--deep")
