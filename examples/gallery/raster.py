@@ -12,17 +12,20 @@ EDGES = np.linspace(-0.4, 1.0, 71)
 
 
 def main(client: h5flight.Client, out: Path) -> np.ndarray:
-    trials = client.table(ANIMAL, EXPERIMENT, "intervals/trials", ["start_time"])
-    units = client.table(ANIMAL, EXPERIMENT, "units", ["id", "spike_times"], "quality = 'good'")
-    flashes = trials["start_time"].to_numpy() + FLASH_S
-    aligned = [[around(spikes.values.to_numpy(), flash) for flash in flashes] for spikes in units["spike_times"]]
-    counts = np.array([np.histogram(np.concatenate(trials), EDGES)[0] for trials in aligned])
-    rates = counts / (len(flashes) * BIN_S)
+    window = (FLASH_S + EDGES[0], FLASH_S + EDGES[-1])
+    spikes = client[ANIMAL][EXPERIMENT].spikes("intervals/trials", window, units_where="quality = 'good'")
+    units = spikes["id"].unique().to_pylist()
+    # All trials of the first unit come first.
+    aligned = [times.values.to_numpy() - FLASH_S for times in spikes["spike_times"]]
+    trials = len(aligned) // len(units)
+    by_unit = [aligned[first : first + trials] for first in range(0, len(aligned), trials)]
+    counts = np.array([np.histogram(np.concatenate(unit), EDGES)[0] for unit in by_unit])
+    rates = counts / (trials * BIN_S)
 
     figure, (raster, psth) = plt.subplots(2, 1, figsize=(7, 5), sharex=True, layout="constrained")
-    raster.eventplot(aligned[0], colors="black", linelengths=0.9, linewidths=1.0)
-    raster.set(ylabel="trial", title="Unit 0 in every trial", ylim=(-1, len(flashes)))
-    for unit, rate in zip(units["id"].to_pylist(), rates):
+    raster.eventplot(by_unit[0], colors="black", linelengths=0.9, linewidths=1.0)
+    raster.set(ylabel="trial", title="Unit 0 in every trial", ylim=(-1, trials))
+    for unit, rate in zip(units, rates):
         psth.stairs(rate, EDGES, label=f"unit {unit}")
     psth.set(xlabel="time since the flash (s)", ylabel="spikes per second", title="Rates of the good units")
     psth.legend(loc="upper right", ncols=2, fontsize="small")
@@ -31,12 +34,6 @@ def main(client: h5flight.Client, out: Path) -> np.ndarray:
     figure.savefig(out / "raster.png", dpi=110)
     plt.close(figure)
     return rates
-
-
-def around(spikes: np.ndarray, flash: float) -> np.ndarray:
-    """Spikes near a flash, in seconds since it."""
-    first, last = np.searchsorted(spikes, flash + EDGES[[0, -1]])
-    return spikes[first:last] - flash
 
 
 if __name__ == "__main__":

@@ -34,6 +34,12 @@ def timestamps() -> np.ndarray:
     return 7.0 + np.cumsum(steps)
 
 
+def spike_times() -> list[np.ndarray]:
+    """Of fifteen units; one is silent."""
+    rng = np.random.default_rng(12)
+    return [np.sort(rng.uniform(0, 141, 40 * number)) for number in range(15)]
+
+
 @pytest.fixture(scope="module")
 def lab(server: Server, client: h5flight.Client) -> tuple[h5flight.Experiment, dict[str, np.ndarray]]:
     rng = np.random.default_rng(3)
@@ -74,6 +80,9 @@ def lab(server: Server, client: h5flight.Client) -> tuple[h5flight.Experiment, d
     data["cue"] = np.where(rng.random(120) < 0.2, np.nan, data["starts"] + 0.25)
     for start, hit, cue in zip(data["starts"], data["hit"], data["cue"], strict=True):
         nwb.add_trial(start_time=start, stop_time=start + 1, outcome="hit" if hit else "miss", cue_s=cue)
+    nwb.add_unit_column("quality", "how well it is isolated")
+    for number, spikes in enumerate(spike_times()):
+        nwb.add_unit(spike_times=spikes, quality="good" if number % 3 else "mua")
     with NWBHDF5IO(str(path), "w") as out:
         out.write(nwb)
     with h5py.File(path, "a") as file:
@@ -235,6 +244,54 @@ def test_frames_have_times_and_channels(lab: tuple[h5flight.Experiment, dict[str
     np.testing.assert_array_equal(frame["value"], data["uneven"][kept, 1])
 
 
+@pytest.mark.parametrize("where", [None, "outcome = 'hit'"])
+def test_spikes_around_events_are_those_that_numpy_finds(
+    lab: tuple[h5flight.Experiment, dict[str, np.ndarray]], where: str | None
+) -> None:
+    experiment, data = lab
+    table = experiment.spikes(
+        "intervals/trials", (-0.5, 1.0), where=where, units_where="quality = 'good'", columns=["id", "quality"]
+    )
+    trials = np.flatnonzero(data["hit"]) if where else np.arange(120)
+    good = [number for number in range(15) if number % 3]
+    assert table.column_names == ["id", "quality", "event", "event_s", "spike_times"]
+    np.testing.assert_array_equal(table["id"], np.repeat(good, len(trials)))
+    np.testing.assert_array_equal(table["event"], np.tile(trials, len(good)))
+    np.testing.assert_array_equal(table["event_s"], np.tile(data["starts"][trials], len(good)))
+    wanted = [
+        spikes[(spikes >= event - 0.5) & (spikes < event + 1.0)] - event
+        for spikes in map(spike_times().__getitem__, good)
+        for event in data["starts"][trials]
+    ]
+    assert sum(map(len, wanted)) > 400
+    assert [found.as_py() for found in table["spike_times"]] == [part.tolist() for part in wanted]
+    listed = experiment.spikes([50.0, 10.0], (0, 5), columns=[])
+    assert listed.num_rows == 30
+    assert listed["event"].to_pylist() == [0, 1] * 15
+    spikes = spike_times()[7]
+    assert listed["spike_times"][14].as_py() == (spikes[(spikes >= 50) & (spikes < 55)] - 50.0).tolist()
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        ({"column": "quality"}, "bad_request"),
+        ({"column": "spikes"}, "column_not_found"),
+        ({"columns": ["id", "id"]}, "bad_request"),
+        ({"table": "intervals/trials", "column": "start_time"}, "bad_request"),
+        ({"events": "intervals/none"}, "dataset_not_found"),
+        ({"events": ("intervals/trials", "outcome")}, "bad_request"),
+        ({"window": (1, 0)}, "bad_request"),
+    ],
+)
+def test_spikes_that_mean_nothing_are_refused(
+    lab: tuple[h5flight.Experiment, dict[str, np.ndarray]], asked: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(h5flight.H5FlightError) as refused:
+        lab[0].spikes(**{"events": "intervals/trials", **asked})
+    assert refused.value.reason == reason
+
+
 def test_tickets_and_parts_of_windows_give_the_same_rows(
     lab: tuple[h5flight.Experiment, dict[str, np.ndarray]],
 ) -> None:
@@ -295,6 +352,12 @@ def test_windows_that_would_take_too_long_to_plan_are_refused(
         # 65,536 times all rows, in chunks of 512: 5 million rows of chunks.
         lab[0]["acquisition/raw/data"].windows(np.full(65_536, FIRST_S), (0, ROWS / HZ))
     assert refused.value.reason == "result_too_large"
+
+
+def test_events_that_are_no_list_are_told(lab: tuple[h5flight.Experiment, dict[str, np.ndarray]]) -> None:
+    for events in [5.0, np.zeros((2, 2))]:
+        with pytest.raises(ValueError, match="are no list of seconds"):
+            lab[0]["acquisition/raw/data"].windows(events)
 
 
 def test_no_events_give_no_windows(lab: tuple[h5flight.Experiment, dict[str, np.ndarray]]) -> None:

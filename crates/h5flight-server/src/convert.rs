@@ -31,7 +31,7 @@ use crate::publish::names::{LeftOut, NAME_BYTES_MAX, Naming, PATH_BYTES_MAX};
 use crate::publish::{Made, UploadHeader, Uploaded, Wishes};
 use crate::read::ReadRequest;
 use crate::series::{Around, Channels, EVENTS_MAX, EventColumn, Events, Wish};
-use crate::tables::TableRequest;
+use crate::tables::{EventLists, TableRequest};
 use crate::verify;
 
 /// Longest text of a selection, in bytes.
@@ -151,11 +151,11 @@ fn around(windows: &v1::Windows, at: Option<&v1::VersionSelector>) -> Result<Aro
 }
 
 /// Says at what time events are taken from their table: whoever reads by a ticket reads what it was made for.
-pub fn pin_events(request: &mut v1::GetDataRequest) {
-    let as_of = request.at.clone().filter(|at| matches!(at.kind, Some(version_selector::Kind::AsOfUs(_))));
-    if let Some(events) = request.windows.as_mut().and_then(|windows| windows.events.as_mut()) {
+pub fn pin_events(windows: Option<&mut v1::Windows>, at: Option<&v1::VersionSelector>) {
+    let as_of = at.filter(|at| matches!(at.kind, Some(version_selector::Kind::AsOfUs(_))));
+    if let Some(events) = windows.and_then(|windows| windows.events.as_mut()) {
         let now = version_selector::Kind::AsOfUs(chrono::Utc::now().timestamp_micros());
-        let at = || as_of.unwrap_or(v1::VersionSelector { kind: Some(now) });
+        let at = || as_of.cloned().unwrap_or(v1::VersionSelector { kind: Some(now) });
         events.at.get_or_insert_with(at);
     }
 }
@@ -187,7 +187,15 @@ pub fn table_request(request: &v1::GetTableRequest) -> Result<TableRequest> {
         expand: names(&request.expand)?,
         batch_bytes: batch_bytes(request.batch_bytes),
         compression: compression(request.compression)?,
+        event_lists: request.event_lists.as_ref().map(|lists| event_lists(lists, request.at.as_ref())).transpose()?,
     })
+}
+
+fn event_lists(lists: &v1::EventLists, at: Option<&v1::VersionSelector>) -> Result<EventLists> {
+    match (&lists.windows, lists.column.as_str()) {
+        (None, _) | (_, "") => Err(bad_request("lists around events need a column and windows")),
+        (Some(windows), column) => Ok(EventLists { column: column.to_owned(), around: around(windows, at)? }),
+    }
 }
 
 fn row_range(rows: Option<&v1::RowRange>) -> Result<Option<std::ops::Range<u64>>> {

@@ -99,7 +99,7 @@ impl Flight {
             return table::info(&self.service, call, message, asked).await;
         }
         let mut message = descriptor_request(&asked)?;
-        convert::pin_events(&mut message);
+        convert::pin_events(message.windows.as_mut(), message.at.as_ref());
         let request = convert::read_request(&message)?;
         name_read(call, &request);
         let planned = read::plan(&self.service, &request).await?;

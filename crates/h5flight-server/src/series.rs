@@ -18,8 +18,8 @@ use h5flight_catalog::model::ResolvedVersion;
 use serde_json::{Value, json};
 
 use self::beside::{Beside, number};
-pub(crate) use self::windows::EVENTS_MAX;
 pub use self::windows::{Around, EventColumn, Events};
+pub(crate) use self::windows::{EVENTS_MAX, events};
 use crate::error::{Error, Result};
 use crate::read::ReadRequest;
 use crate::service::Service;

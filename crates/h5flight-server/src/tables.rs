@@ -5,12 +5,14 @@
 //! | which datasets the columns are, and whether they fit together | [`layout`] |
 //! | which rows the filter leaves | [`filter`] |
 //! | the values of a column in some rows | [`column`] |
+//! | rows times events | [`around`] |
 //! | batch by batch to the client | here |
 //!
 //! Every value comes through [`crate::read`]: the same plans, caches and fingerprints as of any other read. A table is
 //! gone through in blocks of rows: first the columns of the filter, then what it leaves of the others. In memory is one
 //! block's worth of short columns, and of the long ones one batch.
 
+mod around;
 mod column;
 mod filter;
 mod layout;
@@ -27,11 +29,14 @@ use h5flight_catalog::model::{DatasetPath, VersionSelector};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::task::AbortOnDropHandle;
 
+use self::around::Around;
 use self::column::{Column, Reader};
 use self::layout::Table;
+use crate::blocking::Lane;
 use crate::error::{Error, Result};
 use crate::memory::{reserve, units};
 use crate::read::{BATCHES_QUEUED_MAX, EncodedBatch, Encoder, FlightMessage, Pipeline, ReadStats, ReadStream};
+use crate::series;
 use crate::service::Service;
 
 /// The size of a batch that nobody wished for, in bytes.
@@ -62,6 +67,34 @@ pub struct TableRequest {
     pub batch_bytes: Option<u64>,
     /// Of batches on the wire.
     pub compression: Option<CompressionType>,
+    /// Rows times events instead of rows.
+    pub event_lists: Option<EventLists>,
+}
+
+/// Times of a list that lie around events.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EventLists {
+    /// The column of lists.
+    pub column: String,
+    /// Around what.
+    pub around: series::Around,
+}
+
+impl TableRequest {
+    /// All of a table.
+    pub fn all(path: DatasetPath, version: VersionSelector) -> Self {
+        Self {
+            path,
+            columns: Vec::new(),
+            filter: None,
+            rows: None,
+            version,
+            expand: Vec::new(),
+            batch_bytes: None,
+            compression: None,
+            event_lists: None,
+        }
+    }
 }
 
 /// A table that is decided but not begun.
@@ -71,12 +104,15 @@ pub struct Planned {
     /// What is delivered.
     pub schema: SchemaRef,
     rows: Range<u64>,
+    /// Rows become rows around events.
+    around: Option<Around>,
 }
 
 impl Planned {
     /// How many rows come; `None` where a filter decides.
     pub fn records(&self, request: &TableRequest) -> Option<u64> {
-        request.filter.is_none().then_some(self.rows.end - self.rows.start)
+        let events = self.around.as_ref().map_or(1, |around| around.events.len() as u64);
+        request.filter.is_none().then_some((self.rows.end - self.rows.start).saturating_mul(events))
     }
 }
 
@@ -88,7 +124,13 @@ pub async fn plan(service: &Arc<Service>, request: &TableRequest) -> Result<Plan
     let stats = Arc::new(ReadStats::default());
     let reader =
         Reader { service: Arc::clone(service), stats, batch_bytes: request.batch_bytes.unwrap_or(BATCH_BYTES) };
-    let mut table = layout::find(&reader, request).await?;
+    let mut table = match &request.event_lists {
+        Some(EventLists { column, .. }) if request.columns.is_empty() => {
+            let columns = vec!["id".to_owned(), column.clone()];
+            layout::find(&reader, &TableRequest { columns, ..request.clone() }).await?
+        }
+        _ => layout::find(&reader, request).await?,
+    };
     if let Some(filter) = &request.filter {
         filter::check(filter, &table)?;
     }
@@ -101,7 +143,13 @@ pub async fn plan(service: &Arc<Service>, request: &TableRequest) -> Result<Plan
         None => 0..table.rows,
         Some(asked) => asked.start.min(table.rows)..asked.end.min(table.rows),
     };
-    Ok(Planned { reader, table, schema, rows })
+    let Some(EventLists { column, around }) = &request.event_lists else {
+        return Ok(Planned { reader, table, schema, rows, around: None });
+    };
+    // Events may come from a table, which has none itself.
+    let events = Box::pin(series::events(service, &request.path, &around.events)).await?;
+    let around = Around::new(&schema, column, events, around.bounds_s)?;
+    Ok(Planned { reader, table, schema: Arc::clone(&around.schema), rows, around: Some(around) })
 }
 
 /// Reads a table.
@@ -145,7 +193,7 @@ pub(crate) async fn numbers(
     request: &TableRequest,
     rows_max: usize,
 ) -> Result<Vec<(u64, f64)>> {
-    let Planned { reader, table, schema, rows } = plan(service, request).await?;
+    let Planned { reader, table, schema, rows, .. } = plan(service, request).await?;
     let _reserved = reserved(service, &reader).await?;
     if let Some(field) = schema.fields().iter().find(|field| !field.data_type().is_numeric()) {
         let message = format!("column {:?} is of type {}: it has no numbers", field.name(), field.data_type());
@@ -200,8 +248,13 @@ async fn run(
     mut encoder: Encoder,
     out: mpsc::Sender<EncodedBatch>,
 ) -> Result<()> {
-    let Planned { reader, table, schema, rows } = planned;
-    let (mut sent_rows, mut sent_bytes) = (0u64, 0u64);
+    let Planned { reader, table, schema, rows, around } = planned;
+    // What is read has the table's own columns, also where what is sent has not.
+    let read_schema = match &around {
+        None => Arc::clone(&schema),
+        Some(_) => Arc::new(Schema::new(table.shown().map(|column| Arc::clone(&column.field)).collect::<Vec<_>>())),
+    };
+    let mut sending = Sending { sent_rows: 0, sent_bytes: 0, out };
     for block in blocks(&table, &reader, rows) {
         let selected = selected(&reader, &table, filter.as_ref(), block.clone()).await?;
         if selected.is_empty() {
@@ -210,29 +263,59 @@ async fn run(
         let prepared = column::prepare(&reader, &table, block, &selected).await?;
         for part in prepared.parts(reader.batch_bytes) {
             let rows = selected.get(part).unwrap_or_default();
-            let batch = batch(&reader, &prepared, rows, &schema).await?;
-            let encoded = encoder.batch(&batch, sent_rows, rows.len() as u64)?;
-            sent_rows += rows.len() as u64;
-            sent_bytes = sent_bytes.saturating_add(encoded.bytes);
-            let bytes_max = reader.service.config.result_bytes_max;
-            if bytes_max > 0 && sent_bytes > bytes_max {
-                let message = format!(
-                    "the table has more than {bytes_max} bytes, which is all the server sends (result_bytes_max); ask for fewer rows or columns"
-                );
-                return Err(Error::new(Reason::ResultTooLarge, message));
-            }
-            let stall = std::time::Duration::from_millis(reader.service.config.stall_timeout_ms);
-            match out.send_timeout(encoded, stall).await {
-                Ok(()) => {}
-                Err(mpsc::error::SendTimeoutError::Closed(_)) => return Ok(()),
-                Err(mpsc::error::SendTimeoutError::Timeout(_)) => {
-                    let message = format!("the client has not read for {} ms", stall.as_millis());
-                    return Err(Error::new(Reason::Busy, message));
+            let batch = batch(&reader, &prepared, rows, &read_schema).await?;
+            let Some(around) = &around else {
+                if !sending.send(&reader, &mut encoder, batch).await? {
+                    return Ok(());
+                }
+                continue;
+            };
+            let mut first = 0;
+            while first < around.rows(&batch) {
+                let (cut, batch, batch_bytes) = (around.clone(), batch.clone(), reader.batch_bytes);
+                let work = move || cut.part(&batch, first, batch_bytes);
+                let (part, next) = reader.service.blocking.run(Lane::Deliver, work).await?;
+                first = next;
+                if !sending.send(&reader, &mut encoder, part).await? {
+                    return Ok(());
                 }
             }
         }
     }
     Ok(())
+}
+
+/// Batches on their way to the client.
+struct Sending {
+    sent_rows: u64,
+    sent_bytes: u64,
+    out: mpsc::Sender<EncodedBatch>,
+}
+
+impl Sending {
+    /// Gives whether somebody receives.
+    async fn send(&mut self, reader: &Reader, encoder: &mut Encoder, batch: RecordBatch) -> Result<bool> {
+        let rows = batch.num_rows() as u64;
+        let encoded = encoder.batch(&batch, self.sent_rows, rows)?;
+        self.sent_rows += rows;
+        self.sent_bytes = self.sent_bytes.saturating_add(encoded.bytes);
+        let bytes_max = reader.service.config.result_bytes_max;
+        if bytes_max > 0 && self.sent_bytes > bytes_max {
+            let message = format!(
+                "the table has more than {bytes_max} bytes, which is all the server sends (result_bytes_max); ask for fewer rows or columns"
+            );
+            return Err(Error::new(Reason::ResultTooLarge, message));
+        }
+        let stall = std::time::Duration::from_millis(reader.service.config.stall_timeout_ms);
+        match self.out.send_timeout(encoded, stall).await {
+            Ok(()) => Ok(true),
+            Err(mpsc::error::SendTimeoutError::Closed(_)) => Ok(false),
+            Err(mpsc::error::SendTimeoutError::Timeout(_)) => {
+                let message = format!("the client has not read for {} ms", stall.as_millis());
+                Err(Error::new(Reason::Busy, message))
+            }
+        }
+    }
 }
 
 async fn batch(
@@ -257,16 +340,8 @@ async fn expand(reader: &Reader, table: &mut Table, name: &str) -> Result<()> {
         let message = format!("column {name:?} is no region: it points to no other table");
         return Err(Error::new(Reason::BadRequest, message));
     };
-    let request = TableRequest {
-        path: DatasetPath { dataset: target, ..table.path.clone() },
-        columns: Vec::new(),
-        filter: None,
-        rows: None,
-        version: table.version.clone(),
-        expand: Vec::new(),
-        batch_bytes: None,
-        compression: None,
-    };
+    let path = DatasetPath { dataset: target, ..table.path.clone() };
+    let request = TableRequest::all(path, table.version.clone());
     let target = layout::find(reader, &request).await?;
     let selected: Vec<u64> = (0..target.rows).collect();
     if target.rows.saturating_mul(target.row_bytes()) > EXPANDED_BYTES_MAX {

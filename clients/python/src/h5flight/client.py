@@ -22,6 +22,7 @@ from .history import Time, VersionAt
 from .progress import Progress, Wish
 from .put import Put, put, request_of
 from .tables import GetTable, read_table
+from .units import Around
 from .uploads import Upload
 from .writer import Writer
 
@@ -586,6 +587,56 @@ class Experiment(_Named[Dataset]):
             HDF5 path inside the experiment; empty is its root group.
         """
         return self.client._connection.ask("describe", animal=self.animal, experiment=self.name, path=path.strip("/"))
+
+    def spikes(
+        self,
+        events: str | tuple[str, str] | Sequence[float],
+        window: tuple[float, float] = (-0.5, 1.0),
+        *,
+        where: str | None = None,
+        units_where: str | None = None,
+        columns: Sequence[str] = ("id",),
+        table: str = "units",
+        column: str = "spike_times",
+    ) -> pa.Table:
+        """Read the spikes of units around events, as a raster and a histogram over time (PSTH) need them.
+
+        Parameters
+        ----------
+        events : str, (str, str) or sequence of float
+            Path of a table whose ``start_time`` the events are, the table and another column, or seconds. At most
+            65,536.
+        window : (float, float)
+            Start and stop, in seconds from the event; the stop is not part of it.
+        where : str, optional
+            Which rows of the table of events: ``"outcome = 'hit'"``.
+        units_where : str, optional
+            Which units: ``"quality = 'good'"``.
+        columns : sequence of str
+            What else is told of a unit, from columns with one value each.
+        table, column : str
+            Any other table with a column of lists of numbers, which are taken as times.
+
+        Returns
+        -------
+        pyarrow.Table
+            All events of the first unit, then of the next one: `columns`, ``event`` (its place in `events`, or its row
+            in their table), ``event_s``, and `column`: the times from the event in seconds, ascending.
+
+        Examples
+        --------
+        >>> experiment.spikes("intervals/trials", (-0.5, 1), units_where="quality = 'good'")  # doctest: +SKIP
+        """
+        around = Around.of(events, window, where)
+        request = GetTable(
+            self.animal,
+            self.name,
+            table,
+            [*columns, column],
+            units_where or "",
+            event_lists=(column, around),
+        )
+        return read_table(self.client._connection, request)
 
     def table(self, table: str, columns: Sequence[str] | None = None, where: str | None = None, **how: Any) -> pa.Table:
         """Read rows of a table, see `Client.table`."""

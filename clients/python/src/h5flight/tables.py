@@ -10,6 +10,7 @@ import pyarrow as pa
 from . import wire
 from .connection import Connection
 from .history import VersionAt
+from .units import Around
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class GetTable:
         Regions that are delivered as the rows of their table.
     compression : str or None
         Of batches on the wire: None, ``lz4`` or ``zstd``.
+    event_lists : (str, Around) or None
+        Rows times events: a column of lists, and around what.
     """
 
     animal: str
@@ -43,6 +46,7 @@ class GetTable:
     at: VersionAt = field(default_factory=VersionAt)
     expand: Sequence[str] = ()
     compression: str | None = None
+    event_lists: tuple[str, Around] | None = None
 
     def encode(self) -> bytes:
         """Encode the message itself."""
@@ -54,7 +58,12 @@ class GetTable:
         at = wire.version_selector(self.at.version, self.at.as_of_us, self.at.tag)
         expand = b"".join(wire.block(8, name.encode()) for name in self.expand)
         how = wire.number(10, wire.COMPRESSIONS[self.compression])
-        return names + columns + wire.text(5, self.where) + rows + (wire.block(7, at) if at else b"") + expand + how
+        lists = b""
+        if self.event_lists is not None:
+            column, around = self.event_lists
+            lists = wire.block(11, wire.text(1, column) + wire.block(2, around.encode()))
+        at = wire.block(7, at) if at else b""
+        return names + columns + wire.text(5, self.where) + rows + at + expand + how + lists
 
     def ticket(self) -> bytes:
         """Encode the message in a `google.protobuf.Any`, which is what a Flight ticket or command carries."""

@@ -15,6 +15,9 @@ UNITS = {None: 0, "float32": 1, "float64": 2}
 """Types of values in the unit of a series; None leaves them as they are stored."""
 
 
+EVENT_COLUMN = "start_time"
+"""The column of events of a table that is named alone."""
+
 EDGES = {"drop": 0, "clip": 1}
 """What becomes of windows that reach over an end of the series."""
 
@@ -44,11 +47,23 @@ class Around:
     edge: str = "drop"
     as_of_us: int | None = None
 
+    @classmethod
+    def of(
+        cls,
+        events: str | tuple[str, str] | Sequence[float] | np.ndarray[Any, Any],
+        window: tuple[float, float],
+        where: str | None,
+        **how: Any,
+    ) -> Around:
+        """Make it of what users give: a table that is named alone has its events in the column ``start_time``."""
+        events = (events, EVENT_COLUMN) if isinstance(events, str) else events
+        return cls(events, float(window[0]), float(window[1]), where or "", **how)
+
     def encode(self) -> bytes:
         """Encode the message `Windows`."""
         if self.edge not in EDGES:
             raise ValueError(f"edge {self.edge!r} is none of {', '.join(EDGES)}")
-        if len(self.events) == 2 and isinstance(self.events[0], str):
+        if isinstance(self.events, tuple) and len(self.events) == 2 and isinstance(self.events[0], str):
             table, column = self.events
             names = wire.text(1, str(table)) + wire.text(2, str(column))
             at = wire.version_selector(0, self.as_of_us, "")

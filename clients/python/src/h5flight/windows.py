@@ -16,9 +16,6 @@ from .exports import optional
 if TYPE_CHECKING:
     from .dataset import Dataset
 
-EVENT_COLUMN = "start_time"
-"""The column of events of a table that is named alone."""
-
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Windows:
@@ -87,9 +84,7 @@ def read(
     fill: float | None = None,
 ) -> Windows:
     """Read windows, see `Dataset.windows`."""
-    if isinstance(events, str):
-        events = (events, EVENT_COLUMN)
-    around = series.Around(events, float(window[0]), float(window[1]), where or "", edge, dataset._at.as_of_us)
+    around = series.Around.of(events, window, where, edge=edge, as_of_us=dataset._at.as_of_us)
     request = dataclasses.replace(dataset._request(None), series=series.encode(None, channels, units, around))
     rows, metadata = dataset.client._connection.array(request)
     told = json.loads(metadata["h5flight.windows"])

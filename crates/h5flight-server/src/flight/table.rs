@@ -31,6 +31,8 @@ pub(super) async fn info(
     mut asked: v1::GetTableRequest,
     descriptor: FlightDescriptor,
 ) -> Answer<FlightInfo> {
+    let windows = asked.event_lists.as_mut().and_then(|lists| lists.windows.as_mut());
+    convert::pin_events(windows, asked.at.as_ref());
     let mut request = convert::table_request(&asked)?;
     name(call, &request, &asked);
     if request.version == VersionSelector::Current {

@@ -102,16 +102,9 @@ impl Beside<'_> {
         let Some((rows, Some(table))) = self.region(shape).await? else {
             return Err(refuse(format!("the channels of {} are no rows of a table", self.version.path)));
         };
-        let request = TableRequest {
-            path: DatasetPath { dataset: table, ..self.version.path.clone() },
-            columns: Vec::new(),
-            filter: Some(filter.clone()),
-            rows: None,
-            version: VersionSelector::AsOf(self.version.created_at),
-            expand: Vec::new(),
-            batch_bytes: None,
-            compression: None,
-        };
+        let path = DatasetPath { dataset: table, ..self.version.path.clone() };
+        let version = VersionSelector::AsOf(self.version.created_at);
+        let request = TableRequest { filter: Some(filter.clone()), ..TableRequest::all(path, version) };
         let matching = tables::matching(self.service, &request).await?;
         let is_asked = |row: &f64| matching.binary_search(&(*row as u64)).is_ok();
         Ok((0..).zip(&rows).filter(|(_, row)| is_asked(row)).map(|(at, _)| at).collect())

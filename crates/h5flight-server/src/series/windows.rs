@@ -69,7 +69,7 @@ pub(super) async fn find(
     time: &mut Time,
     total: u64,
 ) -> Result<(Runs, String)> {
-    let events = events(service, version, &around.events).await?;
+    let events = events(service, &version.path, &around.events).await?;
     let (start_s, stop_s) = around.bounds_s;
     let hz = time.hz().await?;
     let rows = Windows::rows_at(around.bounds_s, hz)?;
@@ -130,21 +130,20 @@ fn refuse_many(runs: &Runs, version: &ResolvedVersion) -> Result<()> {
     Err(Error::new(Reason::ResultTooLarge, message))
 }
 
-/// Each event's number, and when it is.
-async fn events(service: &Arc<Service>, version: &ResolvedVersion, events: &Events) -> Result<Vec<(u64, f64)>> {
-    let EventColumn { table, column, filter, version: at } = match events {
+/// Each event's number, and when it is. A table is one of the experiment of `beside`.
+///
+/// # Errors
+/// Those of the table; `bad_selection` for an event at no time.
+pub(crate) async fn events(service: &Arc<Service>, beside: &DatasetPath, events: &Events) -> Result<Vec<(u64, f64)>> {
+    let EventColumn { table, column, filter, version } = match events {
         Events::Times(times) => return Ok((0..).zip(times.iter().copied()).collect()),
         Events::Column(column) => column,
     };
+    let path = DatasetPath { dataset: table.clone(), ..beside.clone() };
     let request = TableRequest {
-        path: DatasetPath { dataset: table.clone(), ..version.path.clone() },
         columns: vec![column.clone()],
         filter: filter.clone(),
-        rows: None,
-        version: at.clone(),
-        expand: Vec::new(),
-        batch_bytes: None,
-        compression: None,
+        ..TableRequest::all(path, version.clone())
     };
     let found = tables::numbers(service, &request, EVENTS_MAX).await?;
     match found.iter().find(|(_, time_s)| !time_s.is_finite()) {
