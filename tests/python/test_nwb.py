@@ -29,6 +29,8 @@ def write_recording(path: Path) -> None:
         session_start_time=START,
         session_id="day1",
         keywords=["motor", "ΔF/F"],
+        experimenter=["Doe, Jane", "Roe, Richard"],
+        lab="the lab",
     )
     nwb.subject = Subject(subject_id="mouse-017", species="Mus musculus", age="P90D", sex="F")
     probe = nwb.create_device(name="probe")
@@ -91,6 +93,19 @@ def test_who_and_when_come_from_the_file(
     assert day.facts["start_time"].startswith("2024-03-05T09:30")
     assert day.facts["nwb_version"].startswith("2.")
     assert day.attrs["neurodata_type"] == "NWBFile"
+    assert (day.facts["session_id"], day.facts["species"]) == ("day1", "Mus musculus")
+    assert day.facts["details"] == {
+        "age": "P90D",
+        "devices": ["probe"],
+        "electrode_count": 8,
+        "experimenter": ["Doe, Jane", "Roe, Richard"],
+        "keywords": ["motor", "ΔF/F"],
+        "lab": "the lab",
+        "session_description": "motor cortex, day one",
+        "sex": "F",
+        "trial_count": 12,
+        "unit_count": 5,
+    }
 
 
 def test_frames_have_units_and_labels(

@@ -34,6 +34,18 @@ CASES = [
     ("rank = 2 OR dataset = 'units/id'", {"acquisition/raw/data", "units/id"}),
     ("start_time >= '2024-03-05' AND start_time < '2024-03-06' AND unit = 'm/s'", {"acquisition/speed/data"}),
     ("unit = 'volts' AND NOT session_id = 'day1'", set()),
+    ("sex = 'F' AND unit_count >= 5 AND unit = 'volts'", {"acquisition/raw/data"}),
+    (
+        "keywords = 'ΔF/F' AND experimenter contains 'doe' AND devices = 'probe' AND unit = 'm/s'",
+        {"acquisition/speed/data"},
+    ),
+    ("keywords = 'visual' AND unit = 'volts'", set()),
+]
+
+EXPERIMENTS = [
+    ("sex = 'F' AND lab = 'the lab' AND neurodata_type = 'ElectricalSeries'", [("mouse-017", "day1")]),
+    ("motor cortex", [("mouse-017", "day1")]),
+    ("trial_count > 12", []),
 ]
 
 
@@ -52,6 +64,28 @@ def test_conditions_find_what_has_them(
     assert {dataset.dataset for dataset in answer.datasets} == expected
 
 
+@pytest.mark.parametrize(("query", "expected"), EXPERIMENTS)
+def test_experiments_are_found_by_what_is_in_them(
+    recorded: h5flight.Client,
+    server: Server,
+    contract: SimpleNamespace,
+    query: str,
+    expected: list[tuple[str, str]],
+) -> None:
+    found = recorded.search_experiments(query)
+    assert [(experiment.animal, experiment.name) for experiment in found] == expected
+    assert all(experiment.facts["details"]["sex"] == "F" for experiment in found)
+    told = server.command("search", "--experiments", query, "--json")
+    assert told.returncode == 0, told.stderr
+    assert [(entry["animal"], entry["experiment"]) for entry in json.loads(told.stdout)] == expected
+    with grpc.insecure_channel(server.url.removeprefix("grpc://")) as channel:
+        service = contract.service.DataServiceStub(channel)
+        asked = contract.data.SearchRequest(query=query, search_for=contract.data.SEARCH_FOR_EXPERIMENTS)
+        answer = service.Search(asked, timeout=60)
+    assert [(experiment.animal, experiment.experiment) for experiment in answer.experiments] == expected
+    assert not answer.datasets
+
+
 @pytest.mark.parametrize(
     ("query", "told"),
     [
@@ -59,6 +93,8 @@ def test_conditions_find_what_has_them(
         ("rate = 'fast'", "is a number"),
         ("unit = volts", "character 8"),
         ("(unit = 'volts'", "expected ')'"),
+        ("unit_count = 'many'", "is a number"),
+        ("keywords > 5", "is a text"),
     ],
 )
 def test_what_cannot_be_asked_is_told(recorded: h5flight.Client, server: Server, query: str, told: str) -> None:

@@ -11,7 +11,7 @@ use std::io::{Read, Write};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::error::{Error, Reason, Result};
 use crate::index::ChunkRun;
@@ -279,6 +279,9 @@ pub struct NwbFacts {
     pub session_start_time: Option<String>,
     /// `/general/subject/species`.
     pub species: Option<String>,
+    /// What else it says of session, subject and devices: texts, lists of texts, numbers of rows. The names are those of
+    /// a search.
+    pub details: Map<String, Value>,
 }
 
 /// What kind of object.

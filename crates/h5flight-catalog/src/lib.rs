@@ -189,6 +189,8 @@ pub trait Catalog: Send + Sync {
     /// Animals, experiments and datasets whose names or attribute texts contain all words of `query`,
     /// case-insensitively; datasets ascending by animal, experiment, name.
     async fn search(&self, query: &str, page: &Page) -> Result<Paged<DatasetSummary>>;
+    /// The experiments that have at least one dataset that [`Catalog::search`] finds, ascending by animal and name.
+    async fn search_experiments(&self, query: &str, page: &Page) -> Result<Paged<ExperimentSummary>>;
     /// Registered and managed files.
     async fn list_files(&self, page: &Page) -> Result<Paged<FileRecord>>;
     /// Totals, for ServerInfo and metrics.

@@ -261,7 +261,7 @@ pub struct NewLink {
     pub link: Link,
 }
 
-/// What an experiment says of itself; later publications fill what is still empty.
+/// What an experiment says of itself, by the newest publication that says it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExperimentFacts {
     /// NWB identifier.
@@ -274,6 +274,8 @@ pub struct ExperimentFacts {
     pub nwb_version: Option<String>,
     /// Species of the animal.
     pub species: Option<String>,
+    /// What else it says of session, subject and devices: texts, lists of texts, numbers of rows.
+    pub details: Map<String, Value>,
 }
 
 /// One inspected file, ready to be made visible.

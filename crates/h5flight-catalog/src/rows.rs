@@ -413,13 +413,31 @@ macro_rules! select_summaries {
              JOIN experiments e ON e.id = d.experiment_id \
              JOIN animals n ON n.id = e.animal_id ",
             $versions,
-            "JOIN extents x ON x.version_id = coalesce(v.extents_of, v.id) AND x.ordinal = 0 \
-             JOIN arrays a ON a.id = x.array_id \
-             JOIN objects o ON o.id = v.object_id "
+            crate::rows::version_joins!()
         )
     };
 }
 pub(crate) use select_summaries;
+
+/// What belongs to a version `v`: its first extent `x`, the array `a` of that, the object `o`.
+macro_rules! version_joins {
+    () => {
+        "JOIN extents x ON x.version_id = coalesce(v.extents_of, v.id) AND x.ordinal = 0 \
+         JOIN arrays a ON a.id = x.array_id \
+         JOIN objects o ON o.id = v.object_id "
+    };
+}
+pub(crate) use version_joins;
+
+/// The columns of [`ExperimentRow`], of an experiment `e`.
+macro_rules! experiment_columns {
+    () => {
+        "e.name AS experiment, e.identifier, e.session_id, e.start_time, e.nwb_version, e.species, \
+         CAST(e.details AS TEXT) AS details, \
+         (SELECT count(*) FROM datasets d WHERE d.experiment_id = e.id AND d.withdrawn_by IS NULL) AS datasets "
+    };
+}
+pub(crate) use experiment_columns;
 
 /// The condition that no current version has the bytes of an array `a`. A list of extents belongs to one dataset.
 macro_rules! not_in_use {
@@ -537,12 +555,14 @@ pub(crate) struct FactsRow {
     start_time: Option<String>,
     nwb_version: Option<String>,
     species: Option<String>,
+    details: String,
 }
 
 impl FactsRow {
-    pub(crate) fn facts(self) -> ExperimentFacts {
-        let Self { identifier, session_id, start_time, nwb_version, species } = self;
-        ExperimentFacts { identifier, session_id, start_time, nwb_version, species }
+    pub(crate) fn facts(self) -> Result<ExperimentFacts> {
+        let Self { identifier, session_id, start_time, nwb_version, species, details } = self;
+        let details = attributes(&details)?;
+        Ok(ExperimentFacts { identifier, session_id, start_time, nwb_version, species, details })
     }
 }
 
@@ -560,9 +580,23 @@ impl ExperimentRow {
         Ok(ExperimentSummary {
             animal: animal.to_owned(),
             experiment: self.experiment,
-            facts: self.facts.facts(),
+            facts: self.facts.facts()?,
             datasets: unsigned("a number of datasets", self.datasets)?,
         })
+    }
+}
+
+/// An experiment that was found.
+#[derive(FromRow)]
+pub(crate) struct FoundExperimentRow {
+    animal: String,
+    #[sqlx(flatten)]
+    experiment: ExperimentRow,
+}
+
+impl FoundExperimentRow {
+    pub(crate) fn summary(self) -> Result<ExperimentSummary> {
+        self.experiment.summary(&self.animal)
     }
 }
 

@@ -281,6 +281,9 @@ async fn stored_bytes(array: &NewArray) -> Result<u64> {
     })
 }
 
+/// Bytes of the details of an experiment, as JSON.
+const DETAILS_BYTES_MAX: usize = 32 << 10;
+
 /// Facts cut to what is stored; empty texts say nothing.
 fn bounded_facts(facts: &ExperimentFacts) -> ExperimentFacts {
     let bounded = |fact: &Option<String>| {
@@ -292,26 +295,53 @@ fn bounded_facts(facts: &ExperimentFacts) -> ExperimentFacts {
         start_time: bounded(&facts.start_time),
         nwb_version: bounded(&facts.nwb_version),
         species: bounded(&facts.species),
+        details: bounded_details(&facts.details),
     }
 }
 
-/// `known`, with what is empty filled from `new`; `None` where nothing changes.
-pub(crate) fn filled(known: &ExperimentFacts, new: &ExperimentFacts) -> Option<ExperimentFacts> {
-    let either = |known: &Option<String>, new: &Option<String>| known.clone().or_else(|| new.clone());
-    let filled = ExperimentFacts {
+/// Details cut to what is stored: by name, as many as there is room for.
+fn bounded_details(details: &Map<String, Value>) -> Map<String, Value> {
+    let mut bytes = 0;
+    let mut bounded = Map::new();
+    for (name, value) in details {
+        let value = match value {
+            Value::String(text) => text::words(text, FACT_BYTES_MAX).into(),
+            Value::Array(texts) => {
+                texts.iter().filter_map(Value::as_str).map(|text| text::words(text, FACT_BYTES_MAX)).collect()
+            }
+            Value::Number(_) => value.clone(),
+            Value::Null | Value::Bool(_) | Value::Object(_) => continue,
+        };
+        bytes += name.len() + value.to_string().len();
+        if bytes <= DETAILS_BYTES_MAX && value.as_str().is_none_or(|text| !text.is_empty()) {
+            bounded.insert(text::words(name, FACT_BYTES_MAX).into_owned(), value);
+        }
+    }
+    bounded
+}
+
+/// `known`, with what `new` says in its place: who corrects a file and registers it again has corrected the facts. `None`
+/// where nothing changes.
+pub(crate) fn renewed(known: &ExperimentFacts, new: &ExperimentFacts) -> Option<ExperimentFacts> {
+    let either = |known: &Option<String>, new: &Option<String>| new.clone().or_else(|| known.clone());
+    let mut details = known.details.clone();
+    details.extend(new.details.clone());
+    let renewed = ExperimentFacts {
         identifier: either(&known.identifier, &new.identifier),
         session_id: either(&known.session_id, &new.session_id),
         start_time: either(&known.start_time, &new.start_time),
         nwb_version: either(&known.nwb_version, &new.nwb_version),
         species: either(&known.species, &new.species),
+        details,
     };
-    (filled != *known).then_some(filled)
+    (renewed != *known).then_some(renewed)
 }
 
 /// The facts by which an experiment is found.
 pub(crate) fn facts_search_text(facts: &ExperimentFacts) -> String {
     let all = [&facts.identifier, &facts.session_id, &facts.start_time, &facts.nwb_version, &facts.species];
-    let joined = all.into_iter().flatten().map(String::as_str).collect::<Vec<_>>().join("\n");
+    let mut joined = all.into_iter().flatten().map(String::as_str).collect::<Vec<_>>().join("\n");
+    add_texts(&mut joined, &facts.details);
     text::words(&joined.to_lowercase(), text::SEARCH_BYTES_MAX).into_owned()
 }
 
@@ -571,11 +601,34 @@ mod tests {
     }
 
     #[test]
-    fn later_facts_fill_what_is_empty_and_change_nothing_else() {
-        let known = ExperimentFacts { identifier: Some("a".into()), ..ExperimentFacts::default() };
-        let new = ExperimentFacts { identifier: Some("b".into()), species: Some("c".into()), ..known.clone() };
-        let merged = filled(&known, &new).unwrap();
-        assert_eq!((merged.identifier.as_deref(), merged.species.as_deref()), (Some("a"), Some("c")));
-        assert_eq!(filled(&merged, &new), None);
+    fn later_facts_take_the_place_of_what_they_name_and_change_nothing_else() {
+        let details = |value: Value| value.as_object().cloned().unwrap_or_default();
+        let known = ExperimentFacts {
+            identifier: Some("a".into()),
+            session_id: Some("day1".into()),
+            details: details(json!({"sex": "M", "lab": "x"})),
+            ..ExperimentFacts::default()
+        };
+        let new = ExperimentFacts {
+            identifier: Some("b".into()),
+            details: details(json!({"sex": "F", "keywords": ["y"]})),
+            ..ExperimentFacts::default()
+        };
+        let merged = renewed(&known, &new).unwrap();
+        assert_eq!((merged.identifier.as_deref(), merged.session_id.as_deref()), (Some("b"), Some("day1")));
+        assert_eq!(merged.details, details(json!({"sex": "F", "lab": "x", "keywords": ["y"]})));
+        assert_eq!(renewed(&merged, &new), None);
+    }
+
+    #[test]
+    fn details_are_cut_and_what_has_no_room_is_left_out() {
+        let long = "é".repeat(FACT_BYTES_MAX);
+        let mut details: Map<String, Value> = (0..100).map(|at| (format!("d{at:03}"), json!(long))).collect();
+        details.insert("a".into(), json!({"not": "stored"}));
+        details.insert("b".into(), json!(["one", 2, "\0"]));
+        let stored = bounded_details(&details);
+        assert_eq!(stored.get("b"), Some(&json!(["one", "\u{FFFD}"])));
+        assert_eq!(stored.get("d000").and_then(Value::as_str).map(str::len), Some(FACT_BYTES_MAX));
+        assert!(stored.len() < 40 && !stored.contains_key("a"), "{}", stored.len());
     }
 }

@@ -30,6 +30,10 @@ pub(crate) enum Wanted<'a> {
     Rank,
     /// An attribute of the dataset.
     Attribute(&'a str),
+    /// What the recording says of its session or subject.
+    Detail(&'static str, Kind),
+    /// The same, where that is a list of texts: a condition holds where it holds for one of them.
+    Listed(&'static str),
 }
 
 /// How a value is compared.
@@ -40,7 +44,7 @@ pub(crate) enum Kind {
     Bool,
 }
 
-const NAMES: [(&str, Wanted<'static>); 13] = [
+const NAMES: [(&str, Wanted<'static>); 37] = [
     ("animal", Wanted::Column("n.name", Kind::Text)),
     ("experiment", Wanted::Column("e.name", Kind::Text)),
     ("dataset", Wanted::Column("d.name", Kind::Text)),
@@ -54,7 +58,35 @@ const NAMES: [(&str, Wanted<'static>); 13] = [
     ("neurodata_type", Wanted::NeurodataType),
     ("rate", Wanted::Rate),
     ("rank", Wanted::Rank),
+    ("age", text_detail("age")),
+    ("date_of_birth", text_detail("date_of_birth")),
+    ("genotype", text_detail("genotype")),
+    ("sex", text_detail("sex")),
+    ("strain", text_detail("strain")),
+    ("weight", text_detail("weight")),
+    ("subject_description", text_detail("subject_description")),
+    ("session_description", text_detail("session_description")),
+    ("experiment_description", text_detail("experiment_description")),
+    ("institution", text_detail("institution")),
+    ("lab", text_detail("lab")),
+    ("notes", text_detail("notes")),
+    ("pharmacology", text_detail("pharmacology")),
+    ("protocol", text_detail("protocol")),
+    ("slices", text_detail("slices")),
+    ("stimulus_notes", text_detail("stimulus_notes")),
+    ("surgery", text_detail("surgery")),
+    ("virus", text_detail("virus")),
+    ("devices", Wanted::Listed("devices")),
+    ("experimenter", Wanted::Listed("experimenter")),
+    ("keywords", Wanted::Listed("keywords")),
+    ("electrode_count", Wanted::Detail("electrode_count", Kind::Number)),
+    ("trial_count", Wanted::Detail("trial_count", Kind::Number)),
+    ("unit_count", Wanted::Detail("unit_count", Kind::Number)),
 ];
+
+const fn text_detail(name: &'static str) -> Wanted<'static> {
+    Wanted::Detail(name, Kind::Text)
+}
 
 /// Reads a search and checks that it can be asked.
 ///
@@ -163,8 +195,8 @@ impl<'a> Wanted<'a> {
     /// How it is compared; `None` where that differs from dataset to dataset.
     const fn kind(self) -> Option<Kind> {
         match self {
-            Self::Column(_, kind) => Some(kind),
-            Self::NeurodataType => Some(Kind::Text),
+            Self::Column(_, kind) | Self::Detail(_, kind) => Some(kind),
+            Self::NeurodataType | Self::Listed(_) => Some(Kind::Text),
             Self::Rate | Self::Rank => Some(Kind::Number),
             Self::Attribute(_) => None,
         }

@@ -47,7 +47,7 @@ const CASES: &[Case] = cases![
     publish::a_quarantined_file_is_read_again_after_it_is_registered_anew,
     publish::what_cannot_be_stored_is_refused_and_leaves_nothing,
     publish::numbers_at_their_limits_come_back,
-    publish::facts_fill_what_is_empty,
+    publish::newer_facts_take_the_place_of_older_ones,
     publish::any_hierarchy_comes_back_as_it_was,
     resolve::missing_names_are_explained,
     sources::sources_of_virtual_datasets_are_those_of_the_same_experiment,

@@ -1,18 +1,15 @@
 //! Inspecting a file: the walk's objects one by one, each with its attributes, array, chunk runs and small data.
 
-use std::ffi::CStr;
 use std::io::Write;
 
 use bytes::Bytes;
 use h5flight_array::codec;
 use h5flight_array::index::ChunkIndex;
-use h5flight_array::inspect::{
-    FileFacts, Frame, INLINE_BYTES_MAX, InspectLimits, Message, NwbFacts, Object, ObjectKind,
-};
-use h5flight_array::meta::{ArrayMeta, ElementType, Space, Storage, product};
+use h5flight_array::inspect::{FileFacts, Frame, INLINE_BYTES_MAX, InspectLimits, Message, Object, ObjectKind};
+use h5flight_array::meta::{ArrayMeta, Space, Storage, product};
 use h5flight_array::{Error, Reason, Result};
 use hdf5_sys::h5i::{H5I_DATASET, H5I_DATATYPE, H5I_GROUP, H5Iget_type};
-use serde_json::{Map, Value};
+use serde_json::Map;
 
 use crate::attribute;
 use crate::element::Translated;
@@ -21,6 +18,7 @@ use crate::layout;
 use crate::open::OpenFile;
 use crate::packed::Layout;
 use crate::read::{self, Source};
+use crate::recording;
 use crate::reference::References;
 use crate::sources::{self, Composition, Links};
 use crate::text;
@@ -37,8 +35,6 @@ const TEXT_VALUES_PER_FILE_MAX: u64 = 2_000_000;
 const TEXT_STEP_BYTES: u64 = 4 << 20;
 /// The largest decoded chunk that an inspection lets libhdf5 decode: the server's own default bound.
 const CHUNK_BYTES_MAX: u64 = 64 << 20;
-/// Bytes of a text that names the recording.
-const FACT_BYTES_MAX: u64 = 4 << 10;
 
 /// What is asked of an inspection.
 pub(crate) struct Inspection<'a> {
@@ -56,7 +52,7 @@ pub(crate) fn inspect(file: &OpenFile, asked: &Inspection<'_>, out: &mut impl Wr
         superblock: file.superblock,
         user_block_bytes: file.base,
         library: library_version(),
-        nwb: asked.inline.then(|| nwb_facts(file, &found, &references)).flatten(),
+        nwb: asked.inline.then(|| recording::nwb_facts(file, &found, &references)).flatten(),
     };
     send(out, &Frame::plain(Message::File(facts)))?;
     let mut inspector = Inspector {
@@ -353,64 +349,4 @@ fn chunk_is_small(meta: &ArrayMeta, layout: &Layout) -> bool {
         Storage::Compact | Storage::Contiguous { .. } => true,
         Storage::Virtual { .. } | Storage::External => false,
     }
-}
-
-/// What an NWB file says about itself; `None` for any other file.
-fn nwb_facts(file: &OpenFile, found: &[Found], references: &References) -> Option<NwbFacts> {
-    let text = |wanted: &str| {
-        let address = found.iter().find_map(|found| match found {
-            Found::Object { path, address } if path == wanted => Some(*address),
-            Found::Object { .. } | Found::Link(_) => None,
-        })?;
-        scalar_text(&walk::open_at(file.handle.id(), address).ok()?, references)
-    };
-    let version = root_attribute(file, c"nwb_version", references).or_else(|| text("/nwb_version"))?;
-    Some(NwbFacts {
-        version,
-        identifier: text("/identifier"),
-        session_id: text("/general/session_id"),
-        subject_id: text("/general/subject/subject_id"),
-        session_start_time: text("/session_start_time"),
-        species: text("/general/subject/species"),
-    })
-}
-
-fn root_attribute(file: &OpenFile, name: &CStr, references: &References) -> Option<String> {
-    let limits = InspectLimits { attribute_bytes_max: FACT_BYTES_MAX, ..InspectLimits::default() };
-    only_text(attribute::one(&file.handle, name, &limits, references).value)
-}
-
-/// The text of a dataset that holds one string.
-fn scalar_text(dataset: &Handle, references: &References) -> Option<String> {
-    // SAFETY: the object is alive.
-    if unsafe { H5Iget_type(dataset.id()) } != H5I_DATASET {
-        return None;
-    }
-    let translated = read::translated(dataset).ok()?;
-    let properties = layout::properties(dataset).ok()?;
-    if sources::is_virtual(&properties) {
-        return None;
-    }
-    let (Space::Simple { shape }, _) = layout::space(dataset).ok()? else { return None };
-    let here = match layout::storage(dataset, &properties, shape.len(), 0).ok()? {
-        Storage::Compact | Storage::Contiguous { .. } | Storage::Chunked { .. } => true,
-        Storage::Virtual { .. } | Storage::External => false,
-    };
-    let is_text = matches!(translated.element, ElementType::VarString { .. } | ElementType::FixedString { .. });
-    let layout = Layout::of(&translated.memory).ok()?;
-    if !here || !is_text || product(&shape) != Some(1) || layout.size as u64 > FACT_BYTES_MAX {
-        return None;
-    }
-    let memory = Source::new(dataset, &shape, &translated.memory, &layout).whole().ok()?;
-    only_text(attribute::array(&translated.element, &layout, memory.bytes(), &shape, references).ok()?)
-}
-
-fn only_text(mut value: Value) -> Option<String> {
-    while let Value::Array(items) = &mut value {
-        if items.len() != 1 {
-            return None;
-        }
-        value = items.pop()?;
-    }
-    value.as_str().filter(|text| text.len() as u64 <= FACT_BYTES_MAX).map(str::to_owned)
 }

@@ -41,6 +41,7 @@ mod names;
 mod open;
 mod packed;
 mod read;
+mod recording;
 mod reference;
 pub mod sandbox;
 mod sources;

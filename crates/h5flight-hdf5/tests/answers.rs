@@ -542,6 +542,15 @@ fn an_nwb_file_names_its_recording() {
         file.new_dataset::<VarLenUnicode>().create("identifier")?.write_scalar(&text("id-1"))?;
         let subject = file.create_group("general")?.create_group("subject")?;
         subject.new_dataset::<VarLenUnicode>().create("subject_id")?.write_scalar(&text("mouse 7"))?;
+        subject.new_dataset::<VarLenUnicode>().create("sex")?.write_scalar(&text("F"))?;
+        subject.new_dataset::<f64>().create("weight")?.write_scalar(&0.02)?;
+        let general = file.group("general")?;
+        general.new_dataset::<VarLenUnicode>().create("experimenter")?.write_scalar(&text("Doe, Jane"))?;
+        general.new_dataset_builder().with_data(&[text("motor"), text("ΔF/F")]).create("keywords")?;
+        let devices = general.create_group("devices")?;
+        devices.create_group("probe A")?.create_group("inner")?;
+        devices.new_dataset::<VarLenUnicode>().create("camera")?.write_scalar(&text("an old file has texts here"))?;
+        file.create_group("units")?.new_dataset_builder().with_data(&[0i64, 1, 2]).create("id")?;
         file.link_external("elsewhere.h5", "/x", "session_start_time")
     });
     let facts = scratch.inspect().facts.nwb.unwrap();
@@ -549,6 +558,11 @@ fn an_nwb_file_names_its_recording() {
     assert_eq!(facts.identifier.as_deref(), Some("id-1"));
     assert_eq!(facts.subject_id.as_deref(), Some("mouse 7"));
     assert_eq!((facts.session_start_time, facts.species), (None, None));
+    let details = serde_json::json!({
+        "sex": "F", "experimenter": ["Doe, Jane"], "keywords": ["motor", "ΔF/F"], "devices": ["camera", "probe A"],
+        "unit_count": 3,
+    });
+    assert_eq!(serde_json::Value::Object(facts.details), details);
 }
 
 #[test]

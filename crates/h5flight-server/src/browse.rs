@@ -65,14 +65,27 @@ pub async fn describe(service: &Service, request: v1::DescribeRequest) -> Result
     Ok(convert::description(described))
 }
 
-/// Datasets that match words.
+/// Datasets that match words and conditions, or the experiments that have such datasets.
 ///
 /// # Errors
-/// `bad_request` for a bad page token; `catalog_unavailable`.
+/// `bad_request` for a bad page token; `bad_expression`; `catalog_unavailable`.
 pub async fn search(service: &Service, request: v1::SearchRequest) -> Result<v1::SearchResponse> {
-    let found = service.catalog.search(&request.query, &convert::page(request.page)).await?;
-    let datasets = found.items.into_iter().map(convert::dataset).collect();
-    Ok(v1::SearchResponse { datasets, next_token: found.next })
+    let wanted = request.search_for();
+    let (query, page) = (request.query, convert::page(request.page));
+    let mut answer = v1::SearchResponse::default();
+    match wanted {
+        v1::SearchFor::Datasets => {
+            let Paged { items, next } = service.catalog.search(&query, &page).await?;
+            answer.datasets = items.into_iter().map(convert::dataset).collect();
+            answer.next_token = next;
+        }
+        v1::SearchFor::Experiments => {
+            let Paged { items, next } = service.catalog.search_experiments(&query, &page).await?;
+            answer.experiments = items.into_iter().map(convert::experiment).collect();
+            answer.next_token = next;
+        }
+    }
+    Ok(answer)
 }
 
 /// The chunk pointers of a dataset's current version, expanded. The page token is the position in the index.

@@ -373,6 +373,9 @@ pub fn experiment(found: ExperimentSummary) -> v1::Experiment {
         start_time: facts.start_time.unwrap_or_default(),
         identifier: facts.identifier.unwrap_or_default(),
         nwb_version: facts.nwb_version.unwrap_or_default(),
+        session_id: facts.session_id.unwrap_or_default(),
+        species: facts.species.unwrap_or_default(),
+        details_json: Value::Object(facts.details).to_string(),
     }
 }
 
@@ -579,10 +582,11 @@ pub mod as_json {
 
     /// An experiment.
     pub fn experiment(found: &v1::Experiment) -> Value {
-        let v1::Experiment { animal, experiment, datasets, start_time, identifier, nwb_version } = found;
+        let v1::Experiment { animal, experiment, datasets, start_time, identifier, nwb_version, .. } = found;
         json!({
             "animal": animal, "experiment": experiment, "datasets": datasets, "start_time": start_time,
-            "identifier": identifier, "nwb_version": nwb_version,
+            "identifier": identifier, "nwb_version": nwb_version, "session_id": found.session_id,
+            "species": found.species, "details": parsed(&found.details_json),
         })
     }
 
@@ -597,10 +601,14 @@ pub mod as_json {
         })
     }
 
+    /// What our own code wrote as JSON, which is an object here.
+    fn parsed(json: &str) -> Value {
+        serde_json::from_str(json).unwrap_or_default()
+    }
+
     /// A description; the attributes are an object here.
     pub fn description(found: &v1::DescribeResponse) -> Value {
-        let attributes: Value = serde_json::from_str(&found.attributes_json).unwrap_or_default();
-        let attribute_types: Value = serde_json::from_str(&found.attribute_types_json).unwrap_or_default();
+        let (attributes, attribute_types) = (parsed(&found.attributes_json), parsed(&found.attribute_types_json));
         let child = |child: &v1::Child| json!({ "name": child.name, "kind": child.kind, "problem_reason": child.problem_reason });
         let dimension = |of: &v1::Dimension| json!({ "label": of.label, "scales": of.scales, "size": of.size, "coordinate": of.coordinate });
         json!({

@@ -55,6 +55,7 @@ const ACTIONS: &[(&str, &str)] = &[
         "{animal, experiment, path?, at?} -> {path, kind, attributes, attribute_types, dataset, dims, children, aliases}",
     ),
     ("search", "{query, page_size?, page_token?} -> {datasets, next_token}"),
+    ("search-experiments", "{query, page_size?, page_token?} -> {experiments that have such datasets, next_token}"),
     ("list-chunks", "{animal, experiment, dataset, page_size?, page_token?} -> {chunks, next_token}"),
     ("register", "{path, animal?, experiment?, replace?} -> one report per file; needs the role ingest"),
     (
@@ -174,9 +175,16 @@ impl Flight {
                 as_json::description(&browse::describe(service, asked).await?)
             }
             "search" => {
-                let found = browse::search(service, v1::SearchRequest { query, page }).await?;
+                let search_for = v1::SearchFor::Datasets.into();
+                let found = browse::search(service, v1::SearchRequest { query, page, search_for }).await?;
                 let datasets: Vec<_> = found.datasets.iter().map(as_json::dataset).collect();
                 json!({ "datasets": datasets, "next_token": found.next_token })
+            }
+            "search-experiments" => {
+                let search_for = v1::SearchFor::Experiments.into();
+                let found = browse::search(service, v1::SearchRequest { query, page, search_for }).await?;
+                let experiments: Vec<_> = found.experiments.iter().map(as_json::experiment).collect();
+                json!({ "experiments": experiments, "next_token": found.next_token })
             }
             "list-chunks" => {
                 let asked = v1::ListChunksRequest { animal, experiment, dataset, page };

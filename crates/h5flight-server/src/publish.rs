@@ -229,6 +229,7 @@ fn publication(
         start_time: nwb.session_start_time,
         nwb_version: Some(nwb.version),
         species: nwb.species,
+        details: nwb.details,
     });
     let publication = Publication {
         place,

@@ -212,6 +212,22 @@ class Client(_Named["Animal"]):
         """
         return [_dataset(self, facts) for facts in self._connection.pages("search", "datasets", query=words)]
 
+    def search_experiments(self, words: str) -> list[Experiment]:
+        """Find the experiments that have at least one dataset that `search` finds.
+
+        Parameters
+        ----------
+        words : str
+            As for `search`: ``"species = 'Mus musculus' AND sex = 'F' AND unit_count > 100"``.
+
+        Returns
+        -------
+        list of Experiment
+            By animal and name, each with its ``facts``.
+        """
+        found = self._connection.pages("search-experiments", "experiments", query=words)
+        return [Experiment(self, facts["animal"], facts["experiment"], facts) for facts in found]
+
     def get_data(
         self,
         animal: str,
@@ -542,8 +558,9 @@ class Experiment(_Named[Dataset]):
     animal, name : str
         Its name.
     facts : dict
-        What the list of experiments tells: ``start_time``, ``identifier``, ``nwb_version``, number of ``datasets``;
-        empty when it was named directly.
+        What the list of experiments tells: ``start_time``, ``identifier``, ``session_id``, ``nwb_version``,
+        ``species``, number of ``datasets``, and ``details``: what else the recording says of its session, subject and
+        devices (``sex``, ``keywords``, ``unit_count``, ...); empty when it was named directly.
     """
 
     def __init__(self, client: Client, animal: str, name: str, facts: dict[str, Any] | None = None) -> None:

@@ -11,8 +11,8 @@ use crate::model::*;
 use crate::names::{self, LINKS_MAX};
 use crate::paging::Request;
 use crate::rows::{
-    AnimalRow, ExperimentRow, FileRow, ObjectRow, SummaryRow, attributes, dimensions, file_columns, link_kind,
-    object_kind, select_summaries, unsigned,
+    AnimalRow, ExperimentRow, FileRow, ObjectRow, SummaryRow, attributes, dimensions, experiment_columns, file_columns,
+    link_kind, object_kind, select_summaries, unsigned,
 };
 use crate::text;
 
@@ -49,14 +49,14 @@ pub(super) async fn list_experiments(store: &Store, animal: &str, page: &Page) -
     let request = Request::parse("experiments", page)?;
     let animal_id = resolve::animal_id(store, animal).await?;
     let [after] = &request.after;
-    let rows: Vec<ExperimentRow> = sqlx::query_as::<Db, _>(
-        "SELECT e.name AS experiment, e.identifier, e.session_id, e.start_time, e.nwb_version, e.species, \
-                (SELECT count(*) FROM datasets d WHERE d.experiment_id = e.id AND d.withdrawn_by IS NULL) AS datasets \
-         FROM experiments e \
+    let rows: Vec<ExperimentRow> = sqlx::query_as::<Db, _>(concat!(
+        "SELECT ",
+        experiment_columns!(),
+        "FROM experiments e \
          WHERE e.animal_id = $1 AND e.name > $2 \
            AND EXISTS (SELECT 1 FROM objects o WHERE o.experiment_id = e.id AND o.superseded_by IS NULL) \
-         ORDER BY e.name LIMIT $3",
-    )
+         ORDER BY e.name LIMIT $3"
+    ))
     .bind(animal_id)
     .bind(after)
     .bind(request.limit())

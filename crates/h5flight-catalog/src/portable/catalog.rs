@@ -144,6 +144,10 @@ impl Catalog for Store {
         search::search(self, query, page).await
     }
 
+    async fn search_experiments(&self, query: &str, page: &Page) -> Result<Paged<ExperimentSummary>> {
+        search::search_experiments(self, query, page).await
+    }
+
     async fn list_files(&self, page: &Page) -> Result<Paged<FileRecord>> {
         browse::list_files(self, page).await
     }

@@ -7,12 +7,13 @@
 //! The steps after the rows are sent are statements over what is already in the tables, whatever the size of the file.
 
 use chrono::{DateTime, Utc};
+use sqlx::types::Json;
 
 use super::{Conn, Db, Store, dialect, fault, history, puts};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::*;
 use crate::rows::{self, EnsuredExperimentRow, FileRow, file_columns, not_in_use, now, unsigned};
-use crate::staging::{ContentIds, ExperimentIds, Slice, Staged, facts_search_text, filled, place_columns, storable};
+use crate::staging::{ContentIds, ExperimentIds, Slice, Staged, facts_search_text, place_columns, renewed, storable};
 use crate::text::{self, FACT_BYTES_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX};
 
 pub(super) async fn find_file(store: &Store, place: &FilePlace) -> Result<Option<FileRecord>> {
@@ -202,7 +203,7 @@ pub(super) async fn ensure_experiments(
     let ensured = dialect::ensure_experiments(connection, &pairs, at).await?;
     let mut ids = Vec::with_capacity(ensured.len());
     for EnsuredExperimentRow { id, animal, experiment, facts } in ensured {
-        if let Some(facts) = filled(&facts.facts(), &staged.facts) {
+        if let Some(facts) = renewed(&facts.facts()?, &staged.facts) {
             update_facts(connection, id, &facts).await?;
         }
         ids.push(((animal, experiment), id));
@@ -213,7 +214,7 @@ pub(super) async fn ensure_experiments(
 async fn update_facts(connection: &mut Conn, experiment_id: i64, facts: &ExperimentFacts) -> Result<()> {
     sqlx::query::<Db>(
         "UPDATE experiments SET identifier = $2, session_id = $3, start_time = $4, nwb_version = $5, species = $6, \
-                                search_text = $7 WHERE id = $1",
+                                details = $7, search_text = $8 WHERE id = $1",
     )
     .bind(experiment_id)
     .bind(&facts.identifier)
@@ -221,6 +222,7 @@ async fn update_facts(connection: &mut Conn, experiment_id: i64, facts: &Experim
     .bind(&facts.start_time)
     .bind(&facts.nwb_version)
     .bind(&facts.species)
+    .bind(Json(&facts.details))
     .bind(facts_search_text(facts))
     .execute(connection)
     .await

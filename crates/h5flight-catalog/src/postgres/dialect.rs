@@ -62,7 +62,7 @@ pub(super) async fn ensure_experiments(
          JOIN animals n ON n.name = t.animal ORDER BY t.place \
          ON CONFLICT (animal_id, name) DO UPDATE SET name = excluded.name \
          RETURNING id, (SELECT n.name FROM animals n WHERE n.id = animal_id) AS animal, name AS experiment, \
-                   identifier, session_id, start_time, nwb_version, species",
+                   identifier, session_id, start_time, nwb_version, species, CAST(details AS TEXT) AS details",
     )
     .bind(animals)
     .bind(names)
@@ -247,13 +247,13 @@ pub(super) fn write_rank(sql: &mut QueryBuilder<Postgres>) {
     sql.push("json_array_length(a.meta -> 'space' -> 'shape')");
 }
 
-/// An attribute of an object where it is of that kind, else NULL.
+/// A member of a column of JSON where it is of that kind, else NULL.
 ///
 /// PostgreSQL refuses to look into JSON with a NUL anywhere in it, so that stands as U+FFFD here.
-pub(super) fn write_attribute(sql: &mut QueryBuilder<Postgres>, object: &str, name: &str, kind: Option<Kind>) {
-    let attributes = format!("CAST(replace(CAST({object}.attributes AS text), '\\u0000', '\\ufffd') AS json)");
+pub(super) fn write_member(sql: &mut QueryBuilder<Postgres>, column: &str, name: &str, kind: Option<Kind>) {
+    let json = format!("CAST(replace(CAST({column} AS text), '\\u0000', '\\ufffd') AS json)");
     let mut member = |before: &str, arrow: &str, after: &str| {
-        sql.push(format!("{before}{attributes} {arrow} "));
+        sql.push(format!("{before}{json} {arrow} "));
         sql.push_bind(name.to_owned());
         sql.push(after);
     };
@@ -272,6 +272,16 @@ pub(super) fn write_attribute(sql: &mut QueryBuilder<Postgres>, object: &str, na
             member("", "->>", ") COLLATE \"C\" END");
         }
     }
+}
+
+/// One text of [`write_texts`].
+pub(super) const LISTED_TEXT: &str = "listed.value COLLATE \"C\"";
+
+/// The texts of a list in a column of JSON, as rows; none where it has no such list.
+pub(super) fn write_texts(sql: &mut QueryBuilder<Postgres>, column: &str, name: &str) {
+    sql.push(format!("json_array_elements_text({column} -> "));
+    sql.push_bind(name.to_owned());
+    sql.push(") AS listed (value)");
 }
 
 /// Arrays of one file at these paths, among the experiment's of a dataset.

@@ -64,7 +64,7 @@ pub(super) async fn ensure_experiments(
          TRUE \
          ON CONFLICT (animal_id, name) DO UPDATE SET name = excluded.name \
          RETURNING id, (SELECT n.name FROM animals n WHERE n.id = animal_id) AS animal, name AS experiment, \
-                   identifier, session_id, start_time, nwb_version, species",
+                   identifier, session_id, start_time, nwb_version, species, CAST(details AS TEXT) AS details",
     )
     .bind(list(experiments))
     .bind(at)
@@ -236,15 +236,15 @@ pub(super) fn write_rank(sql: &mut QueryBuilder<Sqlite>) {
     sql.push("json_array_length(a.meta, '$.space.shape')");
 }
 
-/// An attribute of an object where it is of that kind, else NULL.
-pub(super) fn write_attribute(sql: &mut QueryBuilder<Sqlite>, object: &str, name: &str, kind: Option<Kind>) {
+/// A member of a column of JSON where it is of that kind, else NULL.
+pub(super) fn write_member(sql: &mut QueryBuilder<Sqlite>, column: &str, name: &str, kind: Option<Kind>) {
     let path = format!("$.\"{name}\"");
     let types = match kind {
         None => "nullif(json_type(",
         Some(Kind::Number | Kind::Text) => "CASE WHEN json_type(",
         Some(Kind::Bool) => "CASE json_type(",
     };
-    sql.push(format!("{types}{object}.attributes, "));
+    sql.push(format!("{types}{column}, "));
     sql.push_bind(path.clone());
     match kind {
         // The type of null is a word, of nothing it is NULL.
@@ -256,11 +256,21 @@ pub(super) fn write_attribute(sql: &mut QueryBuilder<Sqlite>, object: &str, name
         }
         Some(kind) => {
             let is_of = if kind == Kind::Number { "IN ('integer', 'real')" } else { "= 'text'" };
-            sql.push(format!(") {is_of} THEN json_extract({object}.attributes, "));
+            sql.push(format!(") {is_of} THEN json_extract({column}, "));
             sql.push_bind(path);
             sql.push(") END");
         }
     }
+}
+
+/// One text of [`write_texts`].
+pub(super) const LISTED_TEXT: &str = "listed.value";
+
+/// The texts of a list in a column of JSON, as rows; none where it has no such list.
+pub(super) fn write_texts(sql: &mut QueryBuilder<Sqlite>, column: &str, name: &str) {
+    sql.push(format!("json_each({column}, "));
+    sql.push_bind(format!("$.\"{name}\""));
+    sql.push(") AS listed");
 }
 
 /// Arrays of one file at these paths, among the experiment's of a dataset.

@@ -233,8 +233,14 @@ pub async fn search_compares_what_datasets_have(world: &World) {
     for (path, kind, attributes) in [a, b, c] {
         file = file.object(&path, kind, attributes, Some(chunked(3)));
     }
-    let facts = ExperimentFacts { species: Some("Mus musculus".into()), ..ExperimentFacts::default() };
+    let details = json!({
+        "sex": "F", "keywords": ["motor", "ΔF/F"], "unit_count": 17, "lab": "nul \u{0}", "devices": ["probe A"],
+    });
+    let details = details.as_object().cloned().unwrap_or_default();
+    let facts = ExperimentFacts { species: Some("Mus musculus".into()), details, ..ExperimentFacts::default() };
     world.first.publish(&Publication { facts, ..file }).await.unwrap();
+    let silent = publication(registered("b.h5"), 1).dataset(&path("m1", "day2", "unknown"), chunked(1));
+    world.first.publish(&silent).await.unwrap();
     for (query, expected) in [
         ("unit = 'volts'", &["s/data"][..]),
         ("unit like 'VOLT_'", &["other", "s/data"]),
@@ -248,15 +254,31 @@ pub async fn search_compares_what_datasets_have(world: &World) {
         ("attr.flag = true", &["s/data"]),
         ("attr.flag != true", &["other"]),
         ("not attr.flag = true", &["other"]),
-        ("attr.none is null", &["other", "s/data", "s/starting_time"]),
+        ("attr.none is null", &["other", "s/data", "s/starting_time", "unknown"]),
         ("attr.flag is not null", &["other", "s/data"]),
         ("attr.note contains 'nul'", &["s/data"]),
         ("rate between 20000 and 30000", &["s/data", "s/starting_time"]),
         ("neurodata_type = 'ElectricalSeries' AND unit = 'volts'", &["s/data"]),
         ("species = 'Mus musculus' dataset like '%other'", &["other"]),
         ("species = 'mus musculus'", &[]),
+        ("sex = 'F' rank = 1 unit is not null", &["other", "s/data"]),
+        ("sex = 'M'", &[]),
+        ("sex is null", &["unknown"]),
+        ("NOT sex = 'M' dataset = 'other'", &["other"]),
+        ("unit_count between 10 and 17.5 dataset = 'other'", &["other"]),
+        ("unit_count > 17", &[]),
+        ("keywords = 'motor' dataset = 'other'", &["other"]),
+        ("keywords in ('x', 'ΔF/F') dataset = 'other'", &["other"]),
+        ("keywords contains 'MOT' AND keywords contains 'F/F' AND dataset = 'other'", &["other"]),
+        ("keywords = 'motor ΔF/F'", &[]),
+        ("NOT keywords = 'motor'", &["unknown"]),
+        ("keywords is null", &["unknown"]),
+        ("devices like 'PROBE _' dataset = 'other'", &["other"]),
+        ("experimenter is not null", &[]),
+        ("lab contains 'nul' dataset = 'other'", &["other"]),
+        ("motor other", &["other"]),
         ("rank > 9", &[]),
-        ("rows >= 0 AND NOT (dataset = 'other' OR s)", &[]),
+        ("rows >= 0 AND NOT (dataset = 'other' OR s)", &["unknown"]),
         ("volts OR starting_time", &["other", "s/data", "s/starting_time"]),
         ("starting-time", &["s/starting_time"]),
     ] {
@@ -264,6 +286,21 @@ pub async fn search_compares_what_datasets_have(world: &World) {
         let names: Vec<&str> = found.iter().map(|found| found.path.dataset.as_str()).collect();
         assert_eq!(names, expected, "{query}");
     }
+    for (query, expected) in [
+        ("sex = 'F'", &["day1"][..]),
+        ("motor", &["day1"]),
+        ("keywords is null", &["day2"]),
+        ("dataset = 'other' OR dataset = 'unknown'", &["day1", "day2"]),
+        ("unit = 'volts' sex = 'M'", &[]),
+        ("", &["day1", "day2"]),
+    ] {
+        let found = crate::all_pages!(1u32, |page| world.first.search_experiments(query, page));
+        let names: Vec<&str> = found.iter().map(|found| found.experiment.as_str()).collect();
+        assert_eq!(names, expected, "{query}");
+    }
+    let found = crate::all_pages!(1u32, |page| world.first.search_experiments("sex = 'F'", page));
+    let listed = crate::all_pages!(10u32, |page| world.first.list_experiments("m1", page));
+    assert_eq!((found.len(), &found[0], &found[0].facts.details["unit_count"]), (1, &listed[0], &json!(17)));
     let refused = world.first.search("spezies = 'x'", &Page::default()).await.unwrap_err();
     assert_eq!(refused.kind, ErrorKind::Refused("bad_expression".into()));
     assert!(refused.message.contains("did you mean \"species\""), "{}", refused.message);

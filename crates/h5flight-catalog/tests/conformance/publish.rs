@@ -300,7 +300,7 @@ pub async fn numbers_at_their_limits_come_back(world: &World) {
     }
 }
 
-pub async fn facts_fill_what_is_empty(world: &World) {
+pub async fn newer_facts_take_the_place_of_older_ones(world: &World) {
     let facts = |identifier: Option<&str>, species: Option<&str>| ExperimentFacts {
         identifier: identifier.map(String::from),
         species: species.map(String::from),
@@ -315,7 +315,7 @@ pub async fn facts_fill_what_is_empty(world: &World) {
         world.first.publish(&Publication { facts: facts.clone(), ..file }).await.unwrap();
     }
     let listed = crate::all_pages!(10u32, |page| world.first.list_experiments("a", page));
-    let expected = ExperimentFacts { start_time: None, ..facts(Some("id"), Some("Mus musculus")) };
+    let expected = ExperimentFacts { start_time: None, ..facts(Some("later"), Some("Mus musculus")) };
     assert_eq!((&listed[0].facts, listed[0].datasets), (&expected, 3));
     let animals = crate::all_pages!(10u32, |page| world.first.list_animals(page));
     assert_eq!(animals, [AnimalSummary { animal: "a".into(), species: "Mus musculus".into(), experiments: 1 }]);

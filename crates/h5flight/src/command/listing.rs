@@ -1,6 +1,7 @@
-//! Long lists: page after page until the last, shown as they come. And datasets, as several commands show them.
+//! Long lists: page after page until the last, shown as they come. And datasets and experiments, as several commands
+//! show them.
 
-use h5flight_proto::v1::{Dataset, PageRequest};
+use h5flight_proto::v1::{Dataset, Experiment, PageRequest};
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
@@ -108,4 +109,30 @@ pub fn dataset_json(dataset: &Dataset) -> Value {
         "decoded_bytes": dataset.decoded_bytes,
         "problem": problem,
     })
+}
+
+/// An experiment for programs.
+pub fn experiment_json(experiment: &Experiment) -> Value {
+    let details: Value = serde_json::from_str(&experiment.details_json).unwrap_or_default();
+    json!({
+        "animal": experiment.animal,
+        "experiment": experiment.experiment,
+        "datasets": experiment.datasets,
+        "start_time": or_null(&experiment.start_time),
+        "identifier": or_null(&experiment.identifier),
+        "session_id": or_null(&experiment.session_id),
+        "nwb_version": or_null(&experiment.nwb_version),
+        "species": or_null(&experiment.species),
+        "details": details,
+    })
+}
+
+/// A text for programs.
+pub fn or_null(text: &str) -> Option<&str> {
+    (!text.is_empty()).then_some(text)
+}
+
+/// A text for people.
+pub fn or_dash(text: &str) -> String {
+    if text.is_empty() { "-".to_owned() } else { text.to_owned() }
 }

@@ -7,7 +7,9 @@ use h5flight_proto::v1::{
 };
 use serde_json::{Map, Value, json};
 
-use super::listing::{Page, View, chunks_of, dataset_json, note_of, shape_of, show_pages, size_of};
+use super::listing::{
+    Page, View, chunks_of, dataset_json, experiment_json, note_of, or_dash, or_null, shape_of, show_pages, size_of,
+};
 use crate::cli::Globals;
 use crate::connection::{ConnectionFlags, with_client};
 use crate::failure::Failure;
@@ -67,16 +69,7 @@ async fn list_experiments(client: Client, form: Form, animal: &str) -> Result<()
             let facts = [&e.start_time, &e.identifier, &e.nwb_version].map(|text| shorten(&or_dash(text), 40));
             [e.experiment.clone(), show_count(e.datasets)].into_iter().chain(facts).collect()
         },
-        json: |e| {
-            json!({
-                "animal": e.animal,
-                "experiment": e.experiment,
-                "datasets": e.datasets,
-                "start_time": or_null(&e.start_time),
-                "identifier": or_null(&e.identifier),
-                "nwb_version": or_null(&e.nwb_version),
-            })
-        },
+        json: experiment_json,
         nothing: "no experiments",
     };
     show_pages(form, &VIEW, async |page| {
@@ -198,14 +191,6 @@ fn section<Entry>(
         lines.push(format!("  {heading}"));
         lines.extend(shown);
     }
-}
-
-fn or_dash(text: &str) -> String {
-    if text.is_empty() { "-".to_owned() } else { text.to_owned() }
-}
-
-fn or_null(text: &str) -> Option<&str> {
-    (!text.is_empty()).then_some(text)
 }
 
 #[cfg(test)]
