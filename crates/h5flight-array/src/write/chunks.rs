@@ -174,23 +174,18 @@ impl Slabs {
         (self.filling.len() / self.form.row_bytes) as u64
     }
 
-    /// Takes all rows of a batch and hands on the slabs that they fill, each before the next one begins.
+    /// Takes rows of a batch, from this one on, until a slab is full: gives the row to go on from, and the slab. One at a
+    /// time, for texts take the length of their field here, which may be a thousand times what was sent.
     ///
     /// # Errors
     /// `put_mismatch`, and then the rows of this batch are there in part: nothing more is to be taken.
-    pub fn take(&mut self, batch: &RecordBatch) -> Result<Vec<Slab>> {
+    pub fn take(&mut self, batch: &RecordBatch, from: usize) -> Result<(usize, Option<Slab>)> {
         self.form.check(batch)?;
-        let (mut done, mut full) = (0, Vec::new());
-        while done < batch.num_rows() {
-            let room = usize::try_from(self.chunk_rows - self.filled()).unwrap_or(usize::MAX);
-            let rows = room.min(batch.num_rows() - done);
-            self.form.append(batch, done, rows, &mut self.filling)?;
-            done += rows;
-            if self.filled() == self.chunk_rows {
-                full.extend(self.finish(self.chunk_rows));
-            }
-        }
-        Ok(full)
+        let room = usize::try_from(self.chunk_rows - self.filled()).unwrap_or(usize::MAX);
+        let rows = room.min(batch.num_rows().saturating_sub(from));
+        self.form.append(batch, from, rows, &mut self.filling)?;
+        let full = if self.filled() == self.chunk_rows { self.finish(self.chunk_rows) } else { None };
+        Ok((from + rows, full))
     }
 
     /// What has come of a slab that is not full, filled up to `chunk_rows`; `None` where that is nothing.

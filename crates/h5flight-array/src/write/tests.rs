@@ -30,11 +30,35 @@ fn lists(item: ArrayRef, size: i32) -> ArrayRef {
     Arc::new(FixedSizeListArray::new(field, size, item, None))
 }
 
+/// The slabs that a batch fills.
+fn take_all(slabs: &mut Slabs, batch: &RecordBatch) -> Result<Vec<Slab>, crate::Error> {
+    let (mut done, mut all) = (0, Vec::new());
+    while done < batch.num_rows() {
+        let (next, full) = slabs.take(batch, done)?;
+        assert!(next > done);
+        done = next;
+        all.extend(full);
+    }
+    Ok(all)
+}
+
+#[test]
+fn short_texts_in_long_fields_fill_one_slab_at_a_time() {
+    let array: ArrayRef = Arc::new(StringArray::from(vec![""; 100_000]));
+    let batch = batch(vec![(field("value", &*array, &[("h5flight.bytes", "1048576")]), array)]);
+    // All of it are 100 GB.
+    let mut slabs = Slabs::new(RowForm::of(batch.schema_ref()).unwrap(), 4);
+    let (next, full) = slabs.take(&batch, 0).unwrap();
+    assert_eq!((next, full.map(|slab| slab.bytes.len())), (4, Some(4 << 20)));
+    let (next, full) = slabs.take(&batch, 99_998).unwrap();
+    assert_eq!((next, full.is_none(), slabs.rows()), (100_000, true, 6));
+}
+
 /// The bytes of all rows of a batch.
 fn rows(batch: &RecordBatch) -> Result<(RowForm, Vec<u8>), crate::Error> {
     let form = RowForm::of(batch.schema_ref())?;
     let mut slabs = Slabs::new(form.clone(), batch.num_rows() as u64);
-    let full = slabs.take(batch)?;
+    let full = take_all(&mut slabs, batch)?;
     assert_eq!(full.len(), 1);
     Ok((form, full[0].bytes.to_vec()))
 }
@@ -199,7 +223,7 @@ proptest! {
         for rows in &batches {
             let items: Vec<u16> = (next..).take(rows * row_items as usize).collect();
             next += items.len() as u16;
-            found.extend(slabs.take(&column(items)).unwrap());
+            found.extend(take_all(&mut slabs, &column(items)).unwrap());
         }
         let rows = slabs.rows();
         found.extend(slabs.finish(chunk_rows));

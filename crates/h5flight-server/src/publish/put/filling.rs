@@ -150,20 +150,21 @@ impl Filling {
                 return Err(Error::new(Reason::UploadBroken, message));
             };
             let Some(message) = message else { break };
-            let (message, schema, slabs) = (message?, schema.clone(), self.slabs);
-            let take = move || {
-                let mut slabs = slabs;
+            let (message, schema) = (message?, schema.clone());
+            let read = move || {
                 faults::pass("put::batch")?;
-                let full = match messages::batch(message, &schema)? {
-                    Some(batch) => slabs.take(&batch)?,
-                    None => Vec::new(),
-                };
-                Ok::<_, Error>((slabs, full))
+                messages::batch(message, &schema)
             };
-            let (slabs, full) = self.service.blocking.run(Lane::Deliver, take).await?;
-            self.slabs = slabs;
-            for slab in full {
-                self.encode(slab).await?;
+            let Some(batch) = self.service.blocking.run(Lane::Deliver, read).await? else { continue };
+            let mut done = 0;
+            while done < batch.num_rows() {
+                let (mut slabs, rows) = (self.slabs, batch.clone());
+                let take = move || slabs.take(&rows, done).map(|(done, full)| (slabs, done, full)).map_err(Error::from);
+                let (slabs, taken, full) = self.service.blocking.run(Lane::Deliver, take).await?;
+                (self.slabs, done) = (slabs, taken);
+                if let Some(slab) = full {
+                    self.encode(slab).await?;
+                }
             }
         }
         if !ended.load(Ordering::Acquire) {
