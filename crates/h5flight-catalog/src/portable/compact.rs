@@ -21,8 +21,11 @@ const DROPPED_MAX: i64 = 1_000;
 
 pub(super) async fn long_lists(store: &Store, extents_min: u64, after: i64) -> Result<Vec<LongList>> {
     let lists: Vec<i64> = sqlx::query_scalar::<Db, _>(
-        "SELECT version_id FROM extents WHERE ordinal > 0 AND version_id > $1 \
-         GROUP BY version_id HAVING count(*) >= $2 ORDER BY version_id LIMIT $3",
+        "SELECT x.version_id FROM extents x JOIN versions owner ON owner.id = x.version_id \
+         JOIN datasets d ON d.id = owner.dataset_id JOIN versions v ON v.id = d.current_version_id \
+         WHERE x.ordinal > 0 AND x.version_id > $1 AND coalesce(v.extents_of, v.id) = x.version_id \
+           AND d.withdrawn_by IS NULL \
+         GROUP BY x.version_id HAVING count(*) >= $2 ORDER BY x.version_id LIMIT $3",
     )
     .bind(after)
     .bind(storable("a number of extents", extents_min)?)
@@ -167,7 +170,15 @@ async fn unchanged<'a>(connection: &mut Conn, compaction: &'a Compaction) -> Res
     .bind(compaction.list)
     .bind(first.ordinal)
     .bind(last.ordinal)
-    .fetch_all(connection)
+    .fetch_all(&mut *connection)
+    .await
+    .map_err(fault)?;
+    let current: Option<i64> = sqlx::query_scalar::<Db, _>(
+        "SELECT v.rows FROM versions owner JOIN datasets d ON d.id = owner.dataset_id \
+         JOIN versions v ON v.id = d.current_version_id WHERE owner.id = $1 AND coalesce(v.extents_of, v.id) = $1",
+    )
+    .bind(compaction.list)
+    .fetch_optional(connection)
     .await
     .map_err(fault)?;
     let same = |((ordinal, array_id, first_row, rows), extent): (&(i64, i64, i64, i64), &ListedExtent)| {
@@ -176,6 +187,10 @@ async fn unchanged<'a>(connection: &mut Conn, compaction: &'a Compaction) -> Res
             && u64::try_from(*rows) == Ok(extent.rows)
     };
     let follows = |pair: &[ListedExtent]| pair[0].first_row + pair[0].rows == pair[1].first_row;
+    let end = storable("a row", last.first_row.saturating_add(last.rows))?;
+    if current.is_some_and(|rows| rows < end) {
+        return Err(Error::new(ErrorKind::Conflict, "an older version became the current one while files were read"));
+    }
     if there.len() != compaction.replaced.len() || !there.iter().zip(&compaction.replaced).all(same) {
         return Err(Error::new(ErrorKind::Conflict, "the list of extents was changed while its files were read"));
     }

@@ -47,7 +47,7 @@ const PIECE_BYTES_MAX: u64 = 64 << 20;
 /// What one compaction writes at most, in bytes of the files that it replaces.
 const WRITTEN_BYTES_MAX: u64 = FANOUT as u64 * PIECE_BYTES_MAX;
 
-/// Lists that cannot be compacted, or not now: they are left alone until they are longer.
+/// Lists that cannot be compacted: they are left alone until they are longer.
 #[derive(Debug, Default)]
 pub struct Skipped(HashSet<(i64, usize)>);
 
@@ -76,7 +76,9 @@ pub async fn compact(service: &Arc<Service>, skipped: &mut Skipped) -> Result<(u
                     }
                     let dataset = list.path.to_string();
                     tracing::warn!(dataset, error = error.chain(), "small files were not compacted");
-                    skipped.0.insert(mark);
+                    if !passes(error.reason()) {
+                        skipped.0.insert(mark);
+                    }
                     break;
                 }
                 (replaced, made) = (replaced + count, made + 1);
@@ -84,6 +86,11 @@ pub async fn compact(service: &Arc<Service>, skipped: &mut Skipped) -> Result<(u
         }
     }
     Ok((replaced, made))
+}
+
+/// Whether what a list met may be gone in the next round.
+const fn passes(reason: Reason) -> bool {
+    matches!(reason, Reason::Busy | Reason::DiskFull | Reason::CatalogUnavailable)
 }
 
 /// Neighbours that are written again, each of them once: what takes their place is looked at in the next round.
