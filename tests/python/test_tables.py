@@ -262,6 +262,34 @@ def test_a_table_that_contradicts_itself_is_refused(server: Server, publish: Pub
     server.expect("malformed_table")
 
 
+def test_tables_that_say_they_are_enormous_cost_nothing(server: Server, publish: Publish) -> None:
+    """Rows that were never written take no room in a file, and must take none in the server."""
+    path = Path(server.roots["lab"]) / "enormous.h5"
+    with h5py.File(path, "w") as file:
+        table = file.create_group("electrodes")
+        table.attrs["colnames"] = np.array([], h5py.string_dtype())
+        table.create_dataset("id", shape=(1 << 40,), chunks=(1024,), dtype="i8")
+        series = file.create_group("series")
+        series["data"] = np.arange(6, dtype="i2").reshape(3, 2)
+        series["starting_time"] = 0.0
+        series["starting_time"].attrs["rate"] = 10.0
+        series["electrodes"] = np.array([0, 1])
+        series["electrodes"].attrs["table"] = table.ref
+        trials = file.create_group("trials")
+        trials.attrs["colnames"] = ["where"]
+        trials["id"] = trials["where"] = np.arange(3)
+        trials["where"].attrs["table"] = table.ref
+        trials["where"].attrs["neurodata_type"] = "DynamicTableRegion"
+    experiment = publish(path)
+    before = server.peak_bytes()
+    with pytest.raises(h5flight.H5FlightError, match="read it by itself") as refused:
+        experiment.table("trials", expand=["where"])
+    assert refused.value.reason == "result_too_large"
+    with pytest.raises(h5flight.H5FlightError, match="no list of up to"):
+        experiment["series/data"].read(channels="id = 0")
+    assert server.peak_bytes() - before < 256 << 20
+
+
 def test_what_is_asked_wrongly_is_told(session: tuple[h5flight.Experiment, Path]) -> None:
     experiment, _ = session
     for table, how, reason, told in [

@@ -173,13 +173,17 @@ pub async fn read(service: &Arc<Service>, request: TableRequest) -> Result<ReadS
 /// The rows that a filter leaves, ascending.
 ///
 /// # Errors
-/// As [`read`].
-pub(crate) async fn matching(service: &Arc<Service>, request: &TableRequest) -> Result<Vec<u64>> {
+/// `result_too_large` for more than `rows_max`; as [`read`].
+pub(crate) async fn matching(service: &Arc<Service>, request: &TableRequest, rows_max: usize) -> Result<Vec<u64>> {
     let Planned { reader, table, rows, .. } = plan(service, request).await?;
     let _reserved = reserved(service, &reader).await?;
     let mut found = Vec::new();
     for block in blocks(&table, &reader, rows) {
         found.extend(selected(&reader, &table, request.filter.as_ref(), block).await?);
+        if found.len() > rows_max {
+            let message = format!("the filter is true for more than {rows_max} rows of {}", request.path);
+            return Err(Error::new(Reason::ResultTooLarge, message));
+        }
     }
     Ok(found)
 }
@@ -343,17 +347,19 @@ async fn expand(reader: &Reader, table: &mut Table, name: &str) -> Result<()> {
     let path = DatasetPath { dataset: target, ..table.path.clone() };
     let request = TableRequest::all(path, table.version.clone());
     let target = layout::find(reader, &request).await?;
-    let selected: Vec<u64> = (0..target.rows).collect();
-    if target.rows.saturating_mul(target.row_bytes()) > EXPANDED_BYTES_MAX {
+    let too_large = || {
         let message =
             format!("the table that {name:?} points to has more than {EXPANDED_BYTES_MAX} bytes: read it by itself");
-        return Err(Error::new(Reason::ResultTooLarge, message));
+        Error::new(Reason::ResultTooLarge, message)
+    };
+    // The number of a row takes memory too, whatever the table has in it.
+    if target.rows.saturating_mul(target.row_bytes().max(8)) > EXPANDED_BYTES_MAX {
+        return Err(too_large());
     }
+    let selected: Vec<u64> = (0..target.rows).collect();
     let prepared = column::prepare(reader, &target, 0..target.rows, &selected).await?;
     if prepared.long_bytes() > EXPANDED_BYTES_MAX {
-        let message =
-            format!("the table that {name:?} points to has more than {EXPANDED_BYTES_MAX} bytes: read it by itself");
-        return Err(Error::new(Reason::ResultTooLarge, message));
+        return Err(too_large());
     }
     let fields: Vec<FieldRef> = target.shown().map(|column| Arc::clone(&column.field)).collect();
     let schema = Arc::new(Schema::new(fields));

@@ -41,7 +41,17 @@ _BATCHES_AHEAD = 4
 """Batches that wait to be copied at most, of 1 to 4 MB each."""
 
 _SAFE = frozenset(
-    ["describe", "diff-versions", "list-animals", "list-datasets", "list-experiments", "list-versions", "search"]
+    [
+        "describe",
+        "diff-versions",
+        "list-animals",
+        "list-chunks",
+        "list-datasets",
+        "list-experiments",
+        "list-versions",
+        "search",
+        "search-experiments",
+    ]
 )
 """Actions that change nothing, however often they are called; without server-info: who asks it wants to know now."""
 

@@ -15,6 +15,9 @@ use crate::read::{NUMBERS_MAX, numbers};
 use crate::service::Service;
 use crate::tables::{self, TableRequest};
 
+/// The last row that a float tells from its neighbours: 2^53.
+const ROW_MAX: f64 = 9_007_199_254_740_992.0;
+
 /// What lies beside a version in its group.
 pub(super) struct Beside<'a> {
     pub(super) service: &'a Arc<Service>,
@@ -61,16 +64,18 @@ impl Beside<'_> {
         Ok(found.first().filter(|start_s| start_s.is_finite()).map(|start_s| Clock { start_s: *start_s, hz }))
     }
 
-    /// The rows of a table that the channels are, and the table: `electrodes` or `rois`.
-    async fn region(&self, shape: &[u64]) -> Result<Option<(Vec<f64>, Option<String>)>> {
+    /// The rows of a table that the channels are, and the table: `electrodes` or `rois`. What names no rows, such as -1
+    /// for a channel that has none, is not one.
+    async fn region(&self, shape: &[u64]) -> Result<Option<(Vec<u64>, Option<String>)>> {
         let Some(count) = shape.get(1).filter(|count| **count <= NUMBERS_MAX) else { return Ok(None) };
         for name in ["electrodes", "rois"] {
             let Some(region) = self.sibling(name).await? else { continue };
             let table = region.attributes.get("table").and_then(|table| table.get("ref")).and_then(Value::as_str);
             let table = table.map(|path| path.trim_matches('/').to_owned());
             let rows = numbers(self.service, region).await?;
-            if rows.len() as u64 == *count {
-                return Ok(Some((rows, table)));
+            let is_row = |row: &f64| (0.0..=ROW_MAX).contains(row) && row.fract() == 0.0;
+            if rows.len() as u64 == *count && rows.iter().all(is_row) {
+                return Ok(Some((rows.into_iter().map(|row| row as u64).collect(), table)));
             }
         }
         Ok(None)
@@ -91,7 +96,8 @@ impl Beside<'_> {
             None => Vec::new(),
         };
         // Without a table the rows are all that is known of the channels.
-        Ok(Some(rows.iter().map(|row| known.get(*row as usize).copied().unwrap_or(*row) as i64).collect()))
+        let id = |row: &u64| known.get(*row as usize).map_or(*row as i64, |id| *id as i64);
+        Ok(Some(rows.iter().map(id).collect()))
     }
 
     /// Positions on axis 1 of the channels whose row of their table a filter is true for, ascending.
@@ -105,8 +111,8 @@ impl Beside<'_> {
         let path = DatasetPath { dataset: table, ..self.version.path.clone() };
         let version = VersionSelector::AsOf(self.version.created_at);
         let request = TableRequest { filter: Some(filter.clone()), ..TableRequest::all(path, version) };
-        let matching = tables::matching(self.service, &request).await?;
-        let is_asked = |row: &f64| matching.binary_search(&(*row as u64)).is_ok();
+        let matching = tables::matching(self.service, &request, NUMBERS_MAX as usize).await?;
+        let is_asked = |row: &u64| matching.binary_search(row).is_ok();
         Ok((0..).zip(&rows).filter(|(_, row)| is_asked(row)).map(|(at, _)| at).collect())
     }
 

@@ -107,6 +107,9 @@ impl Stamps {
         if stamps != rows {
             return Err(refuse(format!("{} has {stamps} rows, its series {rows}", version.path)));
         }
+        if version.extents.iter().any(|extent| extent.array.meta.shape().len() != 1) {
+            return Err(refuse(format!("{} has not one axis: a time for each row", version.path)));
+        }
         let chunk_rows = version.extents.first().map_or(1, |extent| match &extent.array.meta.storage {
             Storage::Chunked { chunk_shape } => chunk_shape.first().copied().unwrap_or(1),
             _ => 1,
