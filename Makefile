@@ -34,7 +34,7 @@ test-rust: build
 
 test-python: build
 	$(PYTHON) -m pytest --quiet clients/python/tests
-	H5FLIGHT_BIN=$(DEBUG_BIN) $(PYTHON) -m pytest --quiet tests/python
+	H5FLIGHT_BIN=$(DEBUG_BIN) $(PYTHON) -m pytest --quiet --numprocesses auto --maxprocesses 4 --dist loadfile tests/python
 
 soak: build ## kills, reads after writes, flipped bits, followed appends and puts by the thousand; prints the counts
 	H5FLIGHT_KILLS=$${H5FLIGHT_KILLS:-1000} H5FLIGHT_BIN=$(DEBUG_BIN) $(PYTHON) -m pytest --quiet -s tests/python/test_kills.py

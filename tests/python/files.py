@@ -370,6 +370,9 @@ def promised(values: Any, kind: h5py.h5t.TypeID, file: h5py.File) -> np.ndarray:
     if group == h5py.h5t.ARRAY:
         return promised(values, kind.get_super(), file)
     if group == h5py.h5t.STRING:
+        if kind.get_strpad() == h5py.h5t.STR_NULLPAD and not kind.is_variable_str():
+            # numpy's own form: NULs at the end are padding.
+            return values.astype(f"S{kind.get_size()}")
         if not kind.is_variable_str():
             fields = [_raw(value, kind.get_strpad()) for value in values.reshape(-1)]
             return np.array(fields, f"S{kind.get_size()}").reshape(values.shape)
