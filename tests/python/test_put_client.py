@@ -107,6 +107,19 @@ def test_names_and_values_in_the_wrong_order_are_told(client: h5flight.Client) -
         client.put(np.zeros(3), "m", "e", "d")
 
 
+def test_a_put_hides_no_group_and_lies_in_no_dataset(client: h5flight.Client) -> None:
+    client.put("m", "hiding", "group/data", np.arange(3))
+    for mode in ("create", "replace"):
+        with pytest.raises(h5flight.H5FlightError, match='"group" is a group already') as refused:
+            client.put("m", "hiding", "group", np.arange(3), mode=mode)
+        assert refused.value.reason == "put_mismatch"
+        with pytest.raises(h5flight.H5FlightError, match='"group/data" is a dataset already') as refused:
+            client.put("m", "hiding", "group/data/more", np.arange(3), mode=mode)
+        assert refused.value.reason == "put_mismatch"
+    assert client.put("m", "hiding", "group/more", np.arange(2)).version == 1
+    assert sorted(client["m"]["hiding"]) == ["group/data", "group/more"]
+
+
 def test_a_put_that_breaks_off_leaves_nothing(client: h5flight.Client) -> None:
     def breaks_off(error: Exception) -> Iterator[np.ndarray]:
         yield np.zeros((1000, 50))

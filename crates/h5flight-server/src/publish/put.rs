@@ -148,6 +148,32 @@ async fn earlier(service: &Service, asked: &PutAsked) -> Result<Option<Put>> {
     Ok(known.map(Put::from))
 }
 
+/// What there is of a name.
+async fn kind_of(service: &Service, path: &DatasetPath) -> Result<Option<ObjectKind>> {
+    match service.catalog.describe(path).await {
+        Ok(found) => Ok(Some(found.kind)),
+        Err(error) if matches!(error.kind, ErrorKind::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Refuses the name of a group, and a name below a dataset.
+async fn refuse_hiding(service: &Service, path: &DatasetPath) -> Result<()> {
+    let ends = path.dataset.match_indices('/').map(|(at, _)| at).chain([path.dataset.len()]);
+    for end in ends {
+        let name = &path.dataset[..end];
+        let at = DatasetPath { dataset: name.to_owned(), ..path.clone() };
+        let message = match kind_of(service, &at).await? {
+            None => return Ok(()),
+            Some(ObjectKind::Dataset) if end < path.dataset.len() => format!("{name:?} is a dataset already"),
+            Some(ObjectKind::Group) if end == path.dataset.len() => format!("{name:?} is a group already"),
+            Some(_) => continue,
+        };
+        return Err(Error::new(Reason::PutMismatch, message));
+    }
+    Ok(())
+}
+
 /// Refuses before any byte is taken what the transaction would refuse as well.
 async fn refuse_early(service: &Service, asked: &PutAsked) -> Result<()> {
     let current = match service.catalog.current_version(&asked.path).await {
@@ -162,7 +188,8 @@ async fn refuse_early(service: &Service, asked: &PutAsked) -> Result<()> {
         return Err(h5flight_catalog::Error::version_conflict(&asked.path, expected, current).into());
     }
     match (asked.mode, current) {
-        (PutMode::Create, 1..) => {
+        (_, 0) => refuse_hiding(service, &asked.path).await,
+        (PutMode::Create, _) => {
             let DatasetPath { animal, experiment, dataset } = &asked.path;
             let message = format!("dataset \"{animal}/{experiment}/{dataset}\" exists, with version {current}");
             Err(Error::new(Reason::DatasetExists, message))
@@ -288,7 +315,8 @@ async fn publication(
     let mut objects = Vec::new();
     for object in std::mem::take(&mut publication.objects) {
         let path = DatasetPath { dataset: object.name.clone(), ..asked.path.clone() };
-        if object.kind == ObjectKind::Dataset || service.catalog.describe(&path).await.is_err() {
+        // What is there already has attributes of its own: an empty group is not its next state.
+        if object.kind == ObjectKind::Dataset || kind_of(service, &path).await?.is_none() {
             objects.push(object);
         }
     }
