@@ -244,6 +244,43 @@ def test_frames_have_times_and_channels(lab: tuple[h5flight.Experiment, dict[str
     np.testing.assert_array_equal(frame["value"], data["uneven"][kept, 1])
 
 
+def test_frames_of_a_version_have_the_timestamps_of_then(
+    lab: tuple[h5flight.Experiment, dict[str, np.ndarray]],
+) -> None:
+    """Datasets count their versions each on its own."""
+    client = lab[0].client
+    times = [np.arange(5) + begin for begin in (0.0, 100.0, 200.0)]
+    names = ("mouse-w", "rewritten")
+    for begin in times[:2]:
+        client.put(*names, "speed/timestamps", begin, mode="replace")
+    client.put(*names, "speed/data", np.arange(5))
+    client.put(*names, "speed/timestamps", times[2], mode="replace")
+    client.put(*names, "speed/data", np.arange(5, 10), mode="replace")
+    for version, expected in [(1, times[1]), (2, times[2])]:
+        frame = client.get_data(*names, "speed/data", time=(0, 1000), version=version)
+        np.testing.assert_array_equal(frame.index, expected)
+
+
+def test_spikes_with_wide_columns_come_in_small_batches(
+    lab: tuple[h5flight.Experiment, dict[str, np.ndarray]], server: Server
+) -> None:
+    client = lab[0].client
+    path = Path(server.roots["lab"]) / "wide.h5"
+    with h5py.File(path, "w") as file:
+        units = file.create_group("units")
+        units.attrs["colnames"] = ["waveform", "spike_times"]
+        units["id"] = np.arange(2)
+        units["waveform"] = np.arange(2 * 20_000, dtype="f8").reshape(2, -1)
+        units["spike_times"], units["spike_times_index"] = np.arange(4.0), np.array([2, 4])
+    client.register(path, animal="mouse-w", experiment="wide")
+    before = server.peak_bytes()
+    table = client["mouse-w"]["wide"].spikes(np.arange(1000.0), (0, 1), columns=["id", "waveform"])
+    # 320 MB, in batches of a few.
+    assert len(table) == 2000
+    assert table["spike_times"].slice(0, 3).to_pylist() == [[0.0], [0.0], []]
+    assert server.peak_bytes() - before < 200 << 20
+
+
 @pytest.mark.parametrize("where", [None, "outcome = 'hit'"])
 def test_spikes_around_events_are_those_that_numpy_finds(
     lab: tuple[h5flight.Experiment, dict[str, np.ndarray]], where: str | None

@@ -186,8 +186,9 @@ def _times(dataset: Dataset, metadata: dict[str, str], rows: int) -> Array | Non
         times: Array = told["start_s"] + numbers / told["hz"]
         return times
     low, high = (int(numbers.min()), int(numbers.max())) if rows else (0, -1)
-    # As they were when the version that was read was published: the server has checked that they fit.
-    stamps = Dataset(dataset.client, dataset.animal, dataset.experiment, told["timestamps"], at=dataset._at)
+    # As they were when the version that was read was published: they have versions of their own.
+    at = VersionAt.of(told["timestamps_version"], None, None)
+    stamps = Dataset(dataset.client, dataset.animal, dataset.experiment, told["timestamps"], at=at)
     found: Array = stamps[low : high + 1][numbers - low]
     return found
 

@@ -1,6 +1,5 @@
 //! When the rows of a series are: by a rate, or by timestamps of which only the chunks that matter are read.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use h5flight_array::meta::Storage;
@@ -41,11 +40,11 @@ impl Time {
         let beyond =
             |row: u64, end_s: f64| (row as i64).saturating_add(Clock { start_s: end_s, hz }.first_at_or_after(time_s));
         if row == stamps.rows {
-            let last_s = stamps.block(stamps.blocks() - 1).await?.1;
+            let last_s = stamps.block(stamps.blocks() - 1).await?.last_s;
             return Ok(beyond(row - 1, last_s));
         }
         if row == 0 {
-            let first_s = stamps.block(0).await?.0;
+            let first_s = stamps.block(0).await?.first_s;
             return Ok(beyond(0, first_s));
         }
         Ok(row as i64)
@@ -83,9 +82,19 @@ impl Time {
     pub(super) fn told(&self) -> Value {
         match self {
             Self::Even(clock) => json!({ "start_s": clock.start_s, "hz": clock.hz }),
-            Self::Stamped(stamps) => json!({ "timestamps": stamps.version.path.dataset }),
+            Self::Stamped(stamps) => {
+                json!({ "timestamps": stamps.version.path.dataset, "timestamps_version": stamps.version.version })
+            }
         }
     }
+}
+
+/// A block whose times are known.
+#[derive(Clone, Copy)]
+struct Known {
+    block: u64,
+    first_s: f64,
+    last_s: f64,
 }
 
 /// Timestamps, searched by blocks of rows that are chunks of them.
@@ -94,8 +103,8 @@ pub(super) struct Stamps {
     version: Arc<ResolvedVersion>,
     rows: u64,
     block_rows: u64,
-    /// First and last time of the blocks that were read.
-    known: BTreeMap<u64, (f64, f64)>,
+    /// The blocks that were read, ascending.
+    known: Vec<Known>,
     /// The block that was read last.
     held: Option<(u64, Vec<f64>)>,
     hz: Option<f64>,
@@ -117,7 +126,7 @@ impl Stamps {
         // Whole chunks, so that none is decoded for two blocks.
         let block_rows = (chunk_rows * BLOCK_ROWS_MIN.div_ceil(chunk_rows.max(1)).max(1)).min(NUMBERS_MAX);
         let service = Arc::clone(service);
-        Ok(Self { service, version, rows, block_rows, known: BTreeMap::new(), held: None, hz: None })
+        Ok(Self { service, version, rows, block_rows, known: Vec::new(), held: None, hz: None })
     }
 
     fn blocks(&self) -> u64 {
@@ -146,8 +155,9 @@ impl Stamps {
     async fn first_at_or_after(&mut self, time_s: f64) -> Result<u64> {
         // Blocks before `low` end before the time; `high`, or what is behind all, ends at it or after.
         let (mut low, mut high) = (0, self.blocks());
-        for (block, (first_s, last_s)) in &self.known {
-            narrow(&mut low, &mut high, *block, (*first_s, *last_s), time_s);
+        let before = self.known.partition_point(|known| known.last_s < time_s);
+        for known in &self.known[before.saturating_sub(1)..(before + 1).min(self.known.len())] {
+            narrow(&mut low, &mut high, *known, time_s);
         }
         let mut tries = 0;
         while low < high {
@@ -157,32 +167,30 @@ impl Stamps {
                 _ => low + (high - low) / 2,
             };
             let block = guess.clamp(low, high - 1);
-            let ends = self.block(block).await?;
-            narrow(&mut low, &mut high, block, ends, time_s);
+            let known = self.block(block).await?;
+            narrow(&mut low, &mut high, known, time_s);
             tries += 1;
         }
         if low == self.blocks() {
             return Ok(self.rows);
         }
-        let (first_s, _) = self.block(low).await?;
+        let first_s = self.block(low).await?.first_s;
         let within = if first_s >= time_s { 0 } else { self.values(low).await?.partition_point(|at| *at < time_s) };
         Ok(low * self.block_rows + within as u64)
     }
 
     /// The block in which a time would lie if rows were even between the blocks that are known.
     fn guess(&self, time_s: f64) -> u64 {
-        let Some((first, (first_s, first_last_s))) = self.known.first_key_value() else { return 0 };
-        let before = self.known.iter().take_while(|(_, (_, last_s))| *last_s < time_s).last();
-        let after = self.known.iter().find(|(_, (first_s, _))| *first_s > time_s);
-        let row = |block: u64| (block * self.block_rows) as f64;
-        let last_row = |block: u64| (((block + 1) * self.block_rows).min(self.rows) - 1) as f64;
+        let Some(first) = self.known.first() else { return 0 };
+        let before = self.known[..self.known.partition_point(|known| known.last_s < time_s)].last();
+        let after = self.known.get(self.known.partition_point(|known| known.first_s <= time_s));
+        let begin = |known: &Known| ((known.block * self.block_rows) as f64, known.first_s);
+        let end = |known: &Known| ((((known.block + 1) * self.block_rows).min(self.rows) - 1) as f64, known.last_s);
         let (from, to) = match (before, after) {
-            (Some((left, (_, left_s))), Some((right, (right_s, _)))) => {
-                ((last_row(*left), *left_s), (row(*right), *right_s))
-            }
+            (Some(left), Some(right)) => (end(left), begin(right)),
             // Only one side is known: as even as from the first row to it.
-            (Some((left, (_, left_s))), None) => ((row(*first), *first_s), (last_row(*left), *left_s)),
-            _ => ((row(*first), *first_s), (last_row(*first), *first_last_s)),
+            (Some(left), None) => (begin(first), end(left)),
+            _ => (begin(first), end(first)),
         };
         let guess = from.0 + (time_s - from.1) * (to.0 - from.0) / (to.1 - from.1);
         // A slope of nothing makes no number, which is block 0; a cast saturates.
@@ -190,15 +198,15 @@ impl Stamps {
     }
 
     /// First and last time of a block.
-    async fn block(&mut self, block: u64) -> Result<(f64, f64)> {
-        if let Some(ends) = self.known.get(&block) {
-            return Ok(*ends);
+    async fn block(&mut self, block: u64) -> Result<Known> {
+        if let Ok(at) = self.known.binary_search_by_key(&block, |known| known.block) {
+            return Ok(self.known[at]);
         }
         let values = self.values(block).await?;
-        let (Some(first), Some(last)) = (values.first(), values.last()) else {
+        let (Some(first_s), Some(last_s)) = (values.first().copied(), values.last().copied()) else {
             return Err(refuse(format!("timestamps of block {block} are missing")));
         };
-        Ok((*first, *last))
+        Ok(Known { block, first_s, last_s })
     }
 
     /// The times of a block, which must not decrease.
@@ -209,12 +217,16 @@ impl Stamps {
             let item = Item::Slice { start: Some(first as i64), stop: Some(stop as i64), step: None };
             let part = Selection::new(vec![item], Vec::new())?;
             let values = numbers_of(&self.service, Arc::clone(&self.version), part).await?;
-            let before = self.known.range(..block).next_back().map_or(f64::NEG_INFINITY, |(_, (_, last_s))| *last_s);
-            let after = self.known.range(block + 1..).next().map_or(f64::INFINITY, |(_, (first_s, _))| *first_s);
+            let place = self.known.binary_search_by_key(&block, |known| known.block);
+            let (Ok(at) | Err(at)) = place;
+            let before = self.known[..at].last().map_or(f64::NEG_INFINITY, |known| known.last_s);
+            let after = self.known.get(at + usize::from(place.is_ok())).map_or(f64::INFINITY, |known| known.first_s);
             let is_sorted = values.is_sorted() && values.iter().all(|value| value.is_finite());
             match (values.first(), values.last()) {
-                (Some(first), Some(last)) if is_sorted && before <= *first && *last <= after => {
-                    self.known.insert(block, (*first, *last));
+                (Some(&first_s), Some(&last_s)) if is_sorted && before <= first_s && last_s <= after => {
+                    if place.is_err() {
+                        self.known.insert(at, Known { block, first_s, last_s });
+                    }
                 }
                 _ => {
                     let message = format!("{} decreases in or beside rows {first} to {stop}", self.version.path);
@@ -228,7 +240,7 @@ impl Stamps {
 }
 
 /// Narrows where the first block is that ends at a time or after it, by what one block says.
-fn narrow(low: &mut u64, high: &mut u64, block: u64, (first_s, last_s): (f64, f64), time_s: f64) {
+fn narrow(low: &mut u64, high: &mut u64, Known { block, first_s, last_s }: Known, time_s: f64) {
     if last_s < time_s {
         *low = (*low).max(block + 1);
         return;
