@@ -436,20 +436,36 @@ async fn list_flights(service: &Service, criteria: &[u8]) -> Answer<Vec<FlightIn
 }
 
 async fn experiments(service: &Service, asked: &Asked) -> Answer<Vec<(String, String)>> {
-    let page = Page { size: 1000, token: String::new() };
     if !asked.animal.is_empty() && !asked.experiment.is_empty() {
         return Ok(vec![(asked.animal.clone(), asked.experiment.clone())]);
     }
-    let animals = match asked.animal.as_str() {
-        "" => service.catalog.list_animals(&page).await?.items.into_iter().map(|found| found.animal).collect(),
-        animal => vec![animal.to_owned()],
-    };
-    let mut all = Vec::new();
-    for animal in animals {
-        let found = service.catalog.list_experiments(&animal, &page).await?;
-        all.extend(found.items.into_iter().map(|found| (found.animal, found.experiment)));
+    if !asked.animal.is_empty() {
+        return experiments_of(service, &asked.animal).await;
     }
-    Ok(all)
+    let (mut all, mut page) = (Vec::new(), Page { size: 1000, token: String::new() });
+    loop {
+        let found = service.catalog.list_animals(&page).await?;
+        for animal in found.items {
+            all.extend(experiments_of(service, &animal.animal).await?);
+        }
+        page.token = found.next;
+        // Each has a dataset, or nearly: more are not listed.
+        if page.token.is_empty() || all.len() >= FLIGHTS_MAX {
+            return Ok(all);
+        }
+    }
+}
+
+async fn experiments_of(service: &Service, animal: &str) -> Answer<Vec<(String, String)>> {
+    let (mut all, mut page) = (Vec::new(), Page { size: 1000, token: String::new() });
+    loop {
+        let found = service.catalog.list_experiments(animal, &page).await?;
+        all.extend(found.items.into_iter().map(|found| (found.animal, found.experiment)));
+        page.token = found.next;
+        if page.token.is_empty() || all.len() >= FLIGHTS_MAX {
+            return Ok(all);
+        }
+    }
 }
 
 /// A dataset as a flight without schema and ticket: GetFlightInfo has those, and plans for it.

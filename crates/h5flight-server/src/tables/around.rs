@@ -15,7 +15,7 @@ use h5flight_array::Reason;
 use super::column;
 use crate::error::{Error, Result};
 
-/// Bytes of a row of the result beside its list, about.
+/// Bytes of a row of the result beside what the table has, about.
 const ROW_BYTES: usize = 64;
 
 /// How rows become rows around events.
@@ -75,6 +75,7 @@ impl Around {
     /// `internal`.
     pub(super) fn part(&self, batch: &RecordBatch, first: usize, batch_bytes: u64) -> Result<(RecordBatch, usize)> {
         let lists = batch.column(self.column);
+        let row_bytes = self.row_bytes(batch);
         let (mut rows, mut events, mut times) = (Vec::new(), Vec::new(), Vec::new());
         let (mut values, mut offsets) = (Vec::new(), vec![0i64]);
         let mut held: Option<(usize, Vec<f64>)> = None;
@@ -87,7 +88,7 @@ impl Around {
             let list = held.as_ref().map_or(&[][..], |(_, list)| list.as_slice());
             let (number, event_s) = self.events[at];
             let near = self.near(list, event_s);
-            let bytes = values.len() * 8 + rows.len() * ROW_BYTES + near.len() * 8;
+            let bytes = values.len() * 8 + rows.len() * row_bytes + near.len() * 8;
             if next > first && bytes as u64 > batch_bytes {
                 break;
             }
@@ -114,6 +115,13 @@ impl Around {
         columns.push(Arc::new(lists));
         let part = RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(failed)?;
         Ok((part, next))
+    }
+
+    /// Bytes of a row of the result without its list: what is told of a row of the table is told again for each event.
+    fn row_bytes(&self, batch: &RecordBatch) -> usize {
+        let others = batch.columns().iter().enumerate().filter(|(at, _)| *at != self.column);
+        let bytes: usize = others.map(|(_, column)| column.to_data().get_slice_memory_size().unwrap_or(0)).sum();
+        ROW_BYTES + bytes.div_ceil(batch.num_rows().max(1))
     }
 
     /// Where the values around an event are, of ascending ones. What is no number is around no event.

@@ -23,6 +23,8 @@ use crate::service::Service;
 /// Rows between two that are wanted are read with them as long as they take less than this, in bytes: less than the
 /// fixed cost of another read.
 const GAP_BYTES_MAX: u64 = 256 << 10;
+/// The same for all gaps of a run.
+const GAPS_BYTES_MAX: u64 = 4 << 20;
 /// What one row may have in one column, and what is read at once because rows lie close together, in bytes.
 const READ_BYTES_MAX: u64 = 256 << 20;
 /// An element of no fixed size, in bytes, about.
@@ -261,11 +263,18 @@ async fn bounds(reader: &Reader, index: &Arc<ResolvedVersion>, rows: Range<u64>,
 /// Selected rows in runs: those between are read with them where that costs little.
 fn runs(selected: &[u64], bytes_to: impl Fn(Range<u64>) -> u64) -> Vec<Range<u64>> {
     let mut runs: Vec<Range<u64>> = Vec::new();
+    let mut between = 0u64;
     for row in selected {
-        match runs.last_mut() {
-            Some(run) if row - run.end == 0 => run.end = row + 1,
-            Some(run) if bytes_to(run.end..*row).saturating_mul(row - run.end) <= GAP_BYTES_MAX => run.end = row + 1,
-            _ => runs.push(*row..row + 1),
+        let gap = runs.last().map(|run| bytes_to(run.end..*row).saturating_mul(row - run.end));
+        match (runs.last_mut(), gap) {
+            (Some(run), Some(gap)) if gap <= GAP_BYTES_MAX && between.saturating_add(gap) <= GAPS_BYTES_MAX => {
+                run.end = row + 1;
+                between += gap;
+            }
+            _ => {
+                runs.push(*row..row + 1);
+                between = 0;
+            }
         }
     }
     runs
