@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,7 +13,7 @@ import h5py
 import numpy as np
 import pytest
 
-from server import Server
+from server import Server, binary, environment_without_settings
 from services import Postgres, until
 
 SOON = ("--compact-interval-s", "1")
@@ -77,6 +80,34 @@ def assert_sound(server: Server) -> None:
             lambda: len(list((server.folder / "data").rglob("*.h5"))) == client.server_info()["files"],
             "every file to have a name, and every name a file",
         )
+
+
+def test_a_backup_is_whole_although_files_go_meanwhile(start: Callable[..., Server], tmp_path: Path) -> None:
+    server = start({}, *NEVER, *AT_ONCE)
+    parts = blocks(20)
+    grow(server.url, parts)
+    dest = tmp_path / "backups"
+    data = ["--data-dir", str(server.folder / "data")]
+    # The fault leaves time to stop the process between the dump and the files that it names.
+    faults = {**environment_without_settings(), "FAILPOINTS": "backup::dumped=1*sleep(2000)"}
+    command = [str(binary()), "backup", "create", str(dest), *data, "--json"]
+    making = subprocess.Popen(command, env=faults, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    until(lambda: any(dest.rglob("*.dump.zst")), "the dump of the catalogue")
+    making.send_signal(signal.SIGSTOP)
+    server.stop()
+    again = Server(server.folder, {}, *SOON, *AT_ONCE).start()
+    try:
+        until(lambda: files_of(again) <= 9, "small files to become few")
+        making.send_signal(signal.SIGCONT)
+        made, said = making.communicate(timeout=60)
+        assert making.returncode == 0, said
+        assert "asking it again" in said
+        assert json.loads(made)["files"] <= 9
+        assert_versions(again.url, parts)
+    finally:
+        again.stop()
+    checked = subprocess.run([str(binary()), "backup", "verify", str(dest)], env=environment_without_settings())
+    assert checked.returncode == 0
 
 
 def test_small_files_become_few_and_every_version_stays(flags: tuple[str, ...], start: Callable[..., Server]) -> None:

@@ -41,6 +41,14 @@ impl Failure {
         Self::Failed { reason: reason.into(), code: code_name(Code::Internal), message: message.into() }
     }
 
+    /// The stable reason, where there is one.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Failed { reason, .. } => Some(reason),
+            _ => None,
+        }
+    }
+
     /// A file of this machine cannot be read or written.
     pub fn file(path: &std::path::Path, error: &std::io::Error) -> Self {
         Self::local("io", format!("{}: {error}", path.display()))

@@ -25,6 +25,11 @@ use crate::settings::{StorageFlags, process_environment};
 /// Of zstd: more makes a dump hardly smaller.
 const DUMP_LEVEL: i32 = 3;
 
+/// How often the catalogue is asked, where files go that it named.
+const DUMPS_MAX: u32 = 3;
+/// The reason of a file that is not there.
+const GONE: &str = "file_not_found";
+
 /// Arguments.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -50,21 +55,51 @@ pub async fn run(args: &Args, form: Form) -> Result<(), Failure> {
     let config = args.storage.load(&process_environment)?.config;
     let (place, _lock) = Place::make(&args.dest)?;
     let name = Utc::now().format("%Y%m%dT%H%M%S%6fZ").to_string();
-    let catalogue = dump(&config, &place, &name).await?;
-    let files = h5flight_catalog::files_of_dump(&mut read_dump(&place, &name)?)?;
-    let managed = managed(&files);
-    let registered = registered(&files);
-    let announced: u64 = managed.iter().map(|content| content.bytes).sum();
-    let (bar, mut tally) = (bytes_bar(form, "copying", announced), Tally::default());
-    keep_managed(&config, &place, &managed, &bar, &mut tally).await?;
+    let mut tally = Tally::default();
+    let (catalogue, files) = keep_uploaded(&config, &place, (&name, form), &mut tally).await?;
+    let (managed, registered) = (managed(&files), registered(&files));
     let registered = match args.copy_registered {
-        true => keep_registered(&config, &place, registered, &bar, &mut tally).await?,
+        true => {
+            let announced = registered.iter().map(|file| file.bytes).sum();
+            keep_registered(&config, &place, registered, &bytes_bar(form, "copying", announced), &mut tally).await?
+        }
         false => registered,
     };
-    drop(bar);
     let manifest = Manifest::new(name, catalogue, managed, registered);
     manifest.write(&place)?;
     show(&manifest, &tally, form)
+}
+
+/// The catalogue, and a copy of each upload that it names.
+///
+/// What compaction put out of use may be removed while others are copied: then the catalogue is asked again, which does
+/// not name it any more.
+async fn keep_uploaded(
+    config: &Config,
+    place: &Place,
+    (name, form): (&str, Form),
+    tally: &mut Tally,
+) -> Result<(Catalogue, Vec<DumpedFile>), Failure> {
+    let mut dumps_left = DUMPS_MAX;
+    loop {
+        dumps_left -= 1;
+        let catalogue = dump(config, place, name).await?;
+        #[cfg(feature = "failpoints")]
+        fail::fail_point!("backup::dumped");
+        let files = h5flight_catalog::files_of_dump(&mut read_dump(place, name)?)?;
+        let managed = managed(&files);
+        let announced = managed.iter().map(|content| content.bytes).sum();
+        match keep_managed(config, place, &managed, &bytes_bar(form, "copying", announced), tally).await {
+            Ok(()) => {
+                tally.kept = (managed.len() as u64).saturating_sub(tally.copied);
+                return Ok((catalogue, files));
+            }
+            Err(failure) if dumps_left > 0 && failure.reason() == Some(GONE) => {
+                note("a file is gone since the catalogue was asked; asking it again");
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
 }
 
 async fn dump(config: &Config, place: &Place, name: &str) -> Result<Catalogue, Failure> {
@@ -123,7 +158,6 @@ async fn keep_managed(
     for content in managed {
         let name = content_name(&content.blake3)?;
         if place.bytes_of(&name)? == Some(content.bytes) {
-            tally.kept += 1;
             bar.inc(content.bytes);
             continue;
         }
@@ -148,7 +182,7 @@ async fn keep_file(path: &Path, expected: &Content, place: &Place, bar: &Progres
         Ok(from) => from,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let message = format!("{} is named by the catalogue but is not there; no backup was made", path.display());
-            return Err(Failure::local("file_not_found", message));
+            return Err(Failure::local(GONE, message));
         }
         Err(error) => return Err(Failure::file(path, &error)),
     };
