@@ -80,6 +80,34 @@ def test_times_are_the_numbers_they_are_stored_as(server: Server, publish: Calla
     files.assert_same(experiment["long"][...], np.array([[1, -(2**40)]], "i8"))
 
 
+@pytest.mark.parametrize("shape", [(), (5,), (2, 3)])
+def test_records_beside_texts_are_read(
+    server: Server, publish: Callable[..., h5flight.Experiment], shape: tuple[int, ...]
+) -> None:
+    """A member of fixed size, made of members itself, in an element that has none."""
+    point = np.dtype([("x", "<f8"), ("n", "<i2"), ("tag", "S3")])
+    kind = np.dtype([("point", point), ("name", h5py.string_dtype()), ("swapped", [("y", ">f4")])])
+    path = Path(server.roots["lab"]) / f"records-{len(shape)}.h5"
+    values = np.zeros(shape, kind)
+    for at in np.ndindex(shape):
+        number = sum(at)
+        values[at] = ((number + 0.5, -number, f"t{number}".encode()), f"n{number}é", (number * 2,))
+    with h5py.File(path, "w") as file:
+        file["records"] = values
+        # All of fixed size, and numpy keeps one member otherwise.
+        file["numbers"] = np.ones(shape, [("point", point), ("swapped", [("y", ">f4")])])
+    experiment = publish(path)
+    with h5py.File(path) as file:
+        expected = files.oracle(file["records"])
+    files.assert_same(experiment["records"][...], expected, "records")
+    point = experiment["records"]["point"]
+    for member in ("x", "n", "tag"):
+        np.testing.assert_array_equal(point[member], expected["point"][member])
+    with h5py.File(path) as file:
+        files.assert_same(experiment["numbers"][...], files.oracle(file["numbers"]), "numbers")
+    np.testing.assert_array_equal(experiment["numbers"]["point"]["x"], np.ones(shape))
+
+
 def test_texts_of_rank_32_are_read(server: Server, publish: Callable[..., h5flight.Experiment]) -> None:
     # h5py's own libhdf5 divides by zero over these: it needs one axis more than it has room for.
     path = Path(server.roots["lab"]) / "rank.h5"

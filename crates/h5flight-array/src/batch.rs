@@ -320,7 +320,8 @@ impl Plan {
     /// One builder for each value column, filled with the elements at these places (block, element).
     fn build(&self, batch: &BatchPlan, blocks: &[Arc<Decoded>], places: &[(u32, u32)]) -> Result<Vec<Builder<'_>>> {
         let values = &self.output.values;
-        let mut builders = values.iter().map(|column| Builder::new(&column.element)).collect::<Result<Vec<_>>>()?;
+        let builders = values.iter().map(|column| Builder::of_column(&column.element, column.field.data_type()));
+        let mut builders = builders.collect::<Result<Vec<_>>>()?;
         let origin = Origin { column: values[0].field.name(), rows: batch.rows.clone(), per_row: None };
         let ElementType::Compound { members, .. } = &self.element else {
             for (block, element) in places {

@@ -27,6 +27,9 @@ SHAPE = b"h5flight.shape"
 TYPE = b"h5flight.type"
 """Metadata of a schema: type of the dataset's elements in JSON, all members of a compound included."""
 
+DTYPE = b"h5flight.dtype"
+"""Metadata of a schema: numpy's text of the dataset's type."""
+
 RECORD = b"h5flight.record"
 """Metadata of a field: its values are whole compounds, as numpy packs them."""
 
@@ -207,7 +210,10 @@ class Assembly:
         self._reached = 0
         self._ahead: dict[int, int] = {}
         element = element_of(_told(schema, TYPE), strings)
-        if element.kind == "compound" and RECORD not in (schema.field(0).metadata or {}):
+        # A member that is made of members may be a record too: the whole one has the type of the dataset.
+        record = (schema.field(0).metadata or {}).get(RECORD)
+        is_whole = record is not None and record == schema.metadata.get(DTYPE)
+        if element.kind == "compound" and not is_whole:
             element = element.select(list(schema.names))
             self._elements = element.items
             self._out = np.empty(self.shape, element.dtype)

@@ -165,6 +165,18 @@ pub(crate) enum Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
+    /// Of a column of this type, where a compound may be one value: its members follow each other here as they do there.
+    pub(crate) fn of_column(element: &'a ElementType, data_type: &DataType) -> Result<Self> {
+        match (element, data_type) {
+            // The further axes of a row.
+            (_, DataType::FixedSizeList(items, _)) => Self::of_column(element, items.data_type()),
+            (ElementType::Compound { bytes: 1.., .. }, DataType::FixedSizeBinary(width)) => {
+                Ok(Self::Leaf { element, width: usize::try_from(*width).unwrap_or(0).max(1), bytes: Vec::new() })
+            }
+            _ => Self::new(element),
+        }
+    }
+
     pub(crate) fn new(element: &'a ElementType) -> Result<Self> {
         if let Some(width) = leaf_bytes(element) {
             return Ok(Self::Leaf { element, width, bytes: Vec::new() });
