@@ -240,10 +240,18 @@ def test_another_server_reads_on_when_the_files_it_knows_are_gone(
     second = start({}, *NEVER, *flags)
     parts = blocks(30, seed=4)
     grow(first.url, parts[:7])
+    records = np.zeros(20, [("a", "i4"), ("b", "f8")])
+    records["a"] = np.arange(20)
+    rows = [records[at : at + 1] for at in range(20)]
+    grow(first.url, rows[:7], "records")
     with h5flight.connect(second.url) as client:
         old = client["m"]["e"]["d"].at(7)
         np.testing.assert_array_equal(old[...], np.concatenate(parts[:7]))
+        table = lambda: client["m"]["e"].table("records", where="a >= 2", version=7)["a"].to_pylist()  # noqa: E731
+        assert table() == [2, 3, 4, 5, 6]
         grow(first.url, parts[7:])
-        until(lambda: files_of(first) <= 9, "small files to become few")
+        grow(first.url, rows[7:], "records")
+        until(lambda: files_of(first) <= 18, "small files to become few")
         np.testing.assert_array_equal(old[...], np.concatenate(parts[:7]))
+        assert table() == [2, 3, 4, 5, 6]
     assert_versions(second.url, parts)

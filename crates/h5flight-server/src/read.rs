@@ -127,8 +127,23 @@ pub async fn read_pinned(service: &Arc<Service>, request: ReadRequest, version_i
     read_version(service, &request, version).await
 }
 
-/// Reads a version. Where a file of it is gone, another server may have compacted it longer ago than files are kept: then
-/// it is made of others now.
+/// What is read in the place of a version that met an error. Where a file of it is gone, another server may have compacted
+/// it longer ago than files are kept: then it is made of others now.
+///
+/// # Errors
+/// The error itself, where the version is what it was.
+async fn in_its_place(
+    service: &Arc<Service>,
+    version: &Arc<ResolvedVersion>,
+    error: Error,
+) -> Result<Arc<ResolvedVersion>> {
+    match error.reason() {
+        Reason::FileNotFound => service.versions.renewed(version).await?.ok_or(error),
+        _ => Err(error),
+    }
+}
+
+/// Reads a version.
 async fn read_version(
     service: &Arc<Service>,
     request: &ReadRequest,
@@ -140,10 +155,7 @@ async fn read_version(
         start(service, planned).await
     };
     match begin(Arc::clone(&version)).await {
-        Err(error) if error.reason() == Reason::FileNotFound => match service.versions.renewed(&version).await? {
-            Some(renewed) => begin(renewed).await,
-            None => Err(error),
-        },
+        Err(error) => begin(in_its_place(service, &version, error).await?).await,
         begun => begun,
     }
 }
@@ -175,6 +187,13 @@ pub(crate) async fn numbers_of(
     version: Arc<ResolvedVersion>,
     selection: Selection,
 ) -> Result<Vec<f64>> {
+    match numbers_now(service, Arc::clone(&version), selection.clone()).await {
+        Err(error) => numbers_now(service, in_its_place(service, &version, error).await?, selection).await,
+        found => found,
+    }
+}
+
+async fn numbers_now(service: &Arc<Service>, version: Arc<ResolvedVersion>, selection: Selection) -> Result<Vec<f64>> {
     let request = ReadRequest {
         path: version.path.clone(),
         version: VersionSelector::Current,

@@ -10,6 +10,7 @@ import pyarrow as pa
 from . import wire
 from .connection import Connection
 from .history import VersionAt
+from .retries import repeated
 from .units import Around
 
 
@@ -71,6 +72,10 @@ class GetTable:
 
 
 def read_table(connection: Connection, request: GetTable) -> pa.Table:
-    """Read a table whole."""
-    with connection.stream(request) as reader:
-        return reader.read_all()
+    """Read a table whole; it begins anew where the connection breaks."""
+
+    def read() -> pa.Table:
+        with connection.stream(request) as reader:
+            return reader.read_all()
+
+    return repeated(read)

@@ -14,7 +14,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::fetch::Fetcher;
 use super::window::{Outlet, Window};
-use super::{BATCHES_QUEUED_MAX, ReadRequest, ReadStats, internal, open_files, plan_version};
+use super::{BATCHES_QUEUED_MAX, ReadRequest, ReadStats, in_its_place, internal, open_files, plan_version};
 use crate::error::Result;
 use crate::series::Granted;
 use crate::service::Service;
@@ -37,7 +37,19 @@ pub(crate) async fn records(
     request: &ReadRequest,
     stats: &Arc<ReadStats>,
 ) -> Result<RecordBatch> {
-    let planned = plan_version(service, Arc::clone(version), request, &Granted::default())?;
+    match records_now(service, Arc::clone(version), request, stats).await {
+        Err(error) => records_now(service, in_its_place(service, version, error).await?, request, stats).await,
+        found => found,
+    }
+}
+
+async fn records_now(
+    service: &Arc<Service>,
+    version: Arc<ResolvedVersion>,
+    request: &ReadRequest,
+    stats: &Arc<ReadStats>,
+) -> Result<RecordBatch> {
+    let planned = plan_version(service, version, request, &Granted::default())?;
     let schema = planned.plan.schema();
     if planned.plan.rows() == 0 {
         return Ok(RecordBatch::new_empty(schema));
